@@ -1,0 +1,219 @@
+"""The Delta tables of one data set: accepted rows, quarantine, the versions of its partitions, curation logs.
+
+Append-only, no catalog server, no time travel: history is rows. Rows are written under an `attempt_id` and count only
+once a row of `versions` names it, so a writer that dies leaves nothing that a reader sees.
+Source: Delta Transaction Log Protocol; statistics are kept for keys only, because the log keeps them for ever.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
+
+from data_contracts.canonical import document_sha
+from data_contracts.catalog.store import Store
+from data_contracts.errors import DataRefused, StoreError
+
+# deltalake commits by conditional put and tries again when another writer took the version number; its 15 tries are
+# too few for 32 writers at once.
+_COMMIT = CommitProperties(max_commit_retries=200)
+_ATTEMPTS = 20
+
+QUARANTINE_SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("reasons", pa.list_(pa.string())),
+        ("detail", pa.string()),
+        ("raw", pa.string()),
+        ("partition", pa.string()),
+        ("ingest_id", pa.string()),
+        ("attempt_id", pa.string()),
+        ("source_file", pa.string()),
+        ("source_line", pa.int64()),
+    ]
+)
+CURATION_SCHEMA = pa.schema(
+    [
+        ("curation_id", pa.string()),
+        ("record_id", pa.string()),
+        ("ingest_id", pa.string()),
+        ("partition", pa.string()),
+        ("action", pa.string()),
+        ("reason", pa.string()),
+        ("cluster", pa.string()),
+        ("kept_record_id", pa.string()),
+        ("count", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class PartitionVersion:
+    """One version of one partition, a row of `versions`; `published_at` is ISO 8601 in UTC, `bytes_in` the source's."""
+
+    dataset: str
+    partition: str
+    ingest_id: str
+    attempt_id: str
+    sequence: int
+    verdict: str
+    rows_in: int
+    rows_accepted: int
+    rows_quarantined: int
+    source_sha: str
+    contract_sha: str
+    contract_version: str
+    terms_sha: str
+    published_at: str
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    bytes_in: int = 0
+    format: int = 1
+
+    @property
+    def rank(self) -> tuple[int, str, str]:
+        """What decides which version is current: sequence, then ingest_id (then attempt_id, whose rows are equal)."""
+        return (self.sequence, self.ingest_id, self.attempt_id)
+
+
+_NUMBERS = {"sequence", "rows_in", "rows_accepted", "rows_quarantined", "bytes_in", "format"}
+_VERSION_SCHEMA = pa.schema(
+    [(f.name, pa.int64() if f.name in _NUMBERS else pa.string()) for f in fields(PartitionVersion)]
+)
+
+
+def ingest_id(contract_sha: str, partition: str, source_sha: str) -> str:
+    """Name one ingest: the same contract over the same bytes of the same partition has the same name."""
+    return document_sha([contract_sha, partition, source_sha])
+
+
+class Tables:
+    """The four tables of a data set in one store, under `tables/<slug>/`; each is made on its first append."""
+
+    def __init__(self, store: Store, dataset_slug: str) -> None:
+        self.store = store
+        self.slug = dataset_slug
+
+    def uri(self, name: str) -> str:
+        """Return the path or URL of a table: 'accepted', 'quarantine', 'versions' or 'curation'."""
+        return self.store.uri(f"tables/{self.slug}/{name}")
+
+    def append_accepted(self, table: pa.Table) -> None:
+        """Append accepted rows of one attempt."""
+        self._append("accepted", table, "attempt_id", "record_id,partition")
+
+    def append_quarantine(self, table: pa.Table) -> None:
+        """Append refused rows of one attempt (`QUARANTINE_SCHEMA`)."""
+        self._append("quarantine", table.cast(QUARANTINE_SCHEMA), "attempt_id", "record_id,partition")
+
+    def publish(self, version: PartitionVersion) -> None:
+        """Append the one row that makes an attempt, or its refusal, known."""
+        row = {**asdict(version), "reasons": json.dumps(dict(version.reasons), sort_keys=True)}
+        self._append("versions", pa.Table.from_pylist([row], _VERSION_SCHEMA), None, "partition,ingest_id")
+
+    def versions(self, partition: str | None = None) -> list[PartitionVersion]:
+        """Return every version ever published, oldest first within each partition."""
+        table = self._read("versions", None, _VERSION_SCHEMA)
+        found = [PartitionVersion(**{**row, "reasons": json.loads(row["reasons"])}) for row in table.to_pylist()]
+        kept = [version for version in found if partition is None or version.partition == partition]
+        return sorted(kept, key=lambda version: (version.partition, *version.rank))
+
+    def current(self) -> dict[str, PartitionVersion]:
+        """Return the version in force of each partition: the highest (sequence, ingest_id) that was not refused."""
+        return {v.partition: v for v in self.versions() if v.verdict != "refused"}
+
+    def read_accepted(self, version: PartitionVersion, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return a version's accepted rows, sorted by record_id.
+
+        Raises:
+            DataRefused: the version was refused, so nothing of it may be used.
+        """
+        if version.verdict == "refused":
+            raise DataRefused(
+                f"{version.dataset}: partition {version.partition}, ingest {version.ingest_id[:12]} was refused; "
+                "its rows cannot be used: see its quarantine, mend the source and ingest again"
+            )
+        wanted = None if columns is None else [*dict.fromkeys([*columns, "record_id"])]
+        table = self._read("accepted", ("attempt_id", version.attempt_id), None, wanted)
+        if table.num_rows != version.rows_accepted:
+            raise StoreError(
+                f"{self.uri('accepted')}: attempt {version.attempt_id} has {table.num_rows} rows, "
+                f"{version.rows_accepted} were published; restore the table"
+            )
+        table = table.sort_by("record_id") if table.num_rows else table
+        return table if columns is None or not table.num_columns else table.select(list(columns))
+
+    def read_quarantine(self, version: PartitionVersion) -> pa.Table:
+        """Return a version's refused rows in the order of the source."""
+        table = self._read("quarantine", ("attempt_id", version.attempt_id), QUARANTINE_SCHEMA)
+        return table.sort_by([("source_file", "ascending"), ("source_line", "ascending")])
+
+    def append_curation(self, table: pa.Table) -> None:
+        """Append a curation log (`CURATION_SCHEMA`)."""
+        self._append("curation", table.cast(CURATION_SCHEMA), "curation_id", "record_id")
+
+    def read_curation(self, curation_id: str) -> pa.Table:
+        """Return the log of one curation, sorted by (partition, record_id, action, reason), each entry once."""
+        table = self._read("curation", ("curation_id", curation_id), CURATION_SCHEMA)
+        # Two runs of one curation write the same entries: its id fixes them.
+        table = table.group_by(table.column_names).aggregate([]).select(CURATION_SCHEMA.names)
+        return table.sort_by([(name, "ascending") for name in ("partition", "record_id", "action", "reason")])
+
+    def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> None:
+        uri = self.uri(name)
+        last: Exception | None = None
+        for attempt in range(_ATTEMPTS):
+            try:
+                target = self._open_or_create(uri, table.schema, partition_by, statistics)
+                try:
+                    write_deltalake(target, table, mode="append", commit_properties=_COMMIT)
+                except SchemaMismatchError:
+                    # A newer contract may add columns; a column that changes its type is refused here again.
+                    write_deltalake(target, table, mode="append", schema_mode="merge", commit_properties=_COMMIT)
+                return
+            except SchemaMismatchError as error:
+                raise DataRefused(
+                    f"{uri}: a column of these rows has another type than in the table: {error}; "
+                    "give the column a new name in the contract"
+                ) from error
+            except (CommitFailedError, TableNotFoundError) as error:
+                last = error
+                time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
+            except (DeltaError, OSError) as error:
+                raise StoreError(f"{uri}: cannot be written: {error}") from error
+        raise StoreError(f"{uri}: {_ATTEMPTS} appends lost to other writers: {last}; run again with fewer at once")
+
+    def _open_or_create(self, uri: str, schema: pa.Schema, partition_by: str | None, statistics: str) -> DeltaTable:
+        if not DeltaTable.is_deltatable(uri):
+            DeltaTable.create(
+                uri,
+                schema,
+                mode="ignore",
+                partition_by=partition_by,
+                configuration={"delta.dataSkippingStatsColumns": statistics, "delta.appendOnly": "false"},
+            )
+        return DeltaTable(uri)
+
+    def _read(
+        self, name: str, where: tuple[str, str] | None, schema: pa.Schema | None, columns: list[str] | None = None
+    ) -> pa.Table:
+        uri = self.uri(name)
+        try:
+            target = DeltaTable(uri)
+        except TableNotFoundError:
+            return (schema or pa.schema([])).empty_table()
+        except (DeltaError, OSError) as error:
+            raise StoreError(f"{uri}: cannot be opened: {error}") from error
+        try:
+            partitions: Any = [(where[0], "=", where[1])] if where else None
+            table = target.to_pyarrow_table(partitions=partitions, columns=columns)
+        except (DeltaError, OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{uri}: cannot be read: {error}") from error
+        return table.cast(schema) if schema is not None else table

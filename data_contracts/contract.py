@@ -1,0 +1,284 @@
+"""Load a data contract: ODCS 3.x YAML with a `trainingTerms` block, checked whole, as one typed view.
+
+Sources: Open Data Contract Standard v3.0 to v3.2 (Bitol), and `schemas/training-terms-1.json`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from data_contracts.canonical import document_sha
+from data_contracts.odcs import Fault, FieldPath, Source, nearest, odcs_faults, read_yaml, schema_faults
+from data_contracts.rules import rule_faults
+from data_contracts.terms import TrainingTerms, meaning_faults, terms_from_document, terms_schema, terms_validator
+
+_ID = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+_COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
+_API_VERSION = re.compile(r"v3\.[0-2](\.\d+)?")
+LOGICAL_TYPES = ("string", "integer", "number", "boolean", "date", "timestamp")
+PARTITION_TYPES = ("string", "integer", "date")
+# Columns that Causeway adds to the accepted table.
+RESERVED = (
+    "record_id", "split", "text_bytes", "partition", "ingest_id", "attempt_id", "source_file", "source_line"
+)  # fmt: skip
+VENDOR = "causeway"
+OURS = ("trainingTerms", "reader", "sequence")
+READER_FORMATS = ("python-environment", "xml", "text", "csv", "jsonl", "parquet")
+SEQUENCES = ("arrival", "publication")
+
+
+@dataclass(frozen=True)
+class Property:
+    """One column of the contract. `options` are its ODCS logicalTypeOptions; `line` is where it stands in the file."""
+
+    name: str
+    physical_name: str
+    logical_type: str
+    physical_type: str | None
+    required: bool
+    unique: bool
+    primary_key_position: int | None
+    partitioned: bool
+    classification: str | None
+    options: Mapping[str, Any]
+    quality: tuple[Mapping[str, Any], ...]
+    line: int
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One data set's contract. `document` is the parsed YAML as plain JSON values and `sha` its canonical SHA-256."""
+
+    id: str
+    name: str
+    version: str
+    api_version: str
+    object_name: str
+    properties: tuple[Property, ...]
+    quality: tuple[Mapping[str, Any], ...]
+    terms: TrainingTerms
+    reader: Mapping[str, Any]
+    sla: Mapping[str, Any]
+    path: Path
+    document: Mapping[str, Any]
+    sha: str
+    sequence: Literal["arrival", "publication"] = "arrival"
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The names of the primary key's columns in their order; empty when there is none."""
+        keyed = [(p.primary_key_position, p.name) for p in self.properties if p.primary_key_position is not None]
+        return tuple(name for _, name in sorted(keyed))
+
+    @property
+    def partition_column(self) -> str:
+        """The name of the one partitioned column."""
+        return next(p.name for p in self.properties if p.partitioned)
+
+    @property
+    def slug(self) -> str:
+        """The id as one path segment: `software--python-source`."""
+        return self.id.replace("/", "--")
+
+    def property(self, name: str) -> Property:
+        """Return a column by name.
+
+        Raises:
+            KeyError: there is no such column.
+        """
+        for column in self.properties:
+            if column.name == name:
+                return column
+        raise KeyError(name)
+
+
+def load_contract(path: Path, *, require_terms: bool = True) -> Contract:
+    """Read and check a contract; every fault that can be found is reported at once.
+
+    A contract without `trainingTerms` is refused: data whose terms cannot be read is not used. `require_terms=False`
+    reads one all the same, with terms that permit nothing.
+
+    Raises:
+        ContractError: each fault as `file:line: field: what was found, what is allowed; the fix`.
+    """
+    source = read_yaml(Path(path))
+    faults = odcs_faults(source.plain)
+    # What the standard refuses has no reliable shape; our own checks then look only at the terms.
+    ours = list(_our_values(source.plain)) if isinstance(source.plain.get("customProperties"), list) else []
+    faults.extend(_custom_faults(source.plain, ours, require_terms))
+    if not any(fault.path[:1] != ("customProperties",) for fault in faults):
+        faults.extend(_shape_faults(source.plain))
+        faults.extend(_reference_faults(source.plain, ours))
+    if faults:
+        raise source.error(faults)
+    return _view(source, {name: value for name, _, value in ours})
+
+
+def _our_values(document: Mapping[str, Any]) -> Iterator[tuple[str, FieldPath, Any]]:
+    for index, entry in enumerate(document["customProperties"]):
+        if isinstance(entry, dict) and entry.get("vendor") == VENDOR and entry.get("property") in OURS:
+            yield entry["property"], ("customProperties", index, "value"), entry.get("value")
+
+
+def _custom_faults(
+    document: Mapping[str, Any], ours: list[tuple[str, FieldPath, Any]], require_terms: bool
+) -> Iterator[Fault]:
+    entries = document.get("customProperties")
+    for index, entry in enumerate(entries if isinstance(entries, list) else ()):
+        if not isinstance(entry, dict):
+            continue
+        path: FieldPath = ("customProperties", index)
+        name = entry.get("property")
+        if entry.get("vendor") == VENDOR and name not in OURS:
+            yield Fault(
+                path, f"{name!r} is no property of vendor causeway{nearest(name, OURS)}; allowed: {', '.join(OURS)}"
+            )
+        elif name == "trainingTerms" and entry.get("vendor") != VENDOR:
+            yield Fault(path, "the vendor of trainingTerms is not causeway; add 'vendor: causeway'")
+    names = [name for name, _, _ in ours]
+    if require_terms and "trainingTerms" not in names:
+        yield Fault(
+            ("customProperties",),
+            "there are no trainingTerms, so nothing may be done with the data; "
+            "add an entry {property: trainingTerms, vendor: causeway, value: ...} (docs/contracts.md)",
+        )
+    for position, (name, path, value) in enumerate(ours):
+        if name in names[:position]:
+            yield Fault(path, f"{name} stands twice; keep one")
+        elif name == "trainingTerms":
+            faults = schema_faults(terms_validator(), value, path, _terms_names())
+            yield from faults
+            if not faults:
+                yield from (Fault((*path, *inner), sentence) for inner, sentence in meaning_faults(value))
+        elif name == "sequence" and value not in SEQUENCES:
+            yield Fault(path, f"{value!r} is not allowed; use one of {', '.join(SEQUENCES)}{nearest(value, SEQUENCES)}")
+        elif name == "reader" and (not isinstance(value, dict) or value.get("format") not in READER_FORMATS):
+            found = value.get("format") if isinstance(value, dict) else value
+            listed = ", ".join(READER_FORMATS)
+            yield Fault(path, f"format {found!r} is not allowed; use one of {listed}{nearest(found, READER_FORMATS)}")
+
+
+def _terms_names() -> list[str]:
+    schema = terms_schema()
+    nested = [name for part in schema["properties"].values() for name in part.get("properties", ())]
+    licence = [name for part in schema["$defs"].values() for name in part.get("properties", ())]
+    return [*schema["properties"], *nested, *licence]
+
+
+def _shape_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield what ODCS leaves open and Causeway needs: one object, plain columns, one partition column, a usable key."""
+    if not _ID.fullmatch(document["id"]):
+        yield Fault(("id",), f"{document['id']!r} cannot name a data set; use a-z, 0-9 and '-', in parts joined by '/'")
+    if not _API_VERSION.fullmatch(document["apiVersion"]):
+        yield Fault(("apiVersion",), f"{document['apiVersion']} is not read; write the contract in v3.0 to v3.2")
+    objects = document.get("schema", [])
+    if len(objects) != 1:
+        yield Fault(("schema",), f"{len(objects)} objects; a contract of a training set describes exactly one")
+        return
+    base: FieldPath = ("schema", 0, "properties")
+    columns = objects[0].get("properties") or []
+    seen: set[str] = set()
+    for index, column in enumerate(columns):
+        path = (*base, index)
+        name, logical = column["name"], column.get("logicalType", "string")
+        if not _COLUMN.fullmatch(name):
+            yield Fault((*path, "name"), f"{name!r} cannot name a column; use letters, digits and '_', a letter first")
+        elif name in RESERVED:
+            yield Fault((*path, "name"), f"{name!r} is a column that Causeway adds; rename it (keep physicalName)")
+        if name in seen:
+            yield Fault((*path, "name"), f"{name!r} stands twice; rename one")
+        seen.add(name)
+        if logical not in LOGICAL_TYPES:
+            yield Fault((*path, "logicalType"), f"{logical} is not supported; use one of {', '.join(LOGICAL_TYPES)}")
+    marked = [i for i, column in enumerate(columns) if column.get("partitioned")]
+    if len(marked) != 1:
+        yield Fault(base, f"{len(marked)} columns are partitioned; mark exactly one with 'partitioned: true'")
+    elif columns[marked[0]].get("logicalType", "string") not in PARTITION_TYPES:
+        yield Fault(
+            (*base, marked[0]), f"a partition column is one of {', '.join(PARTITION_TYPES)}; change its logicalType"
+        )
+    keys = [(i, column) for i, column in enumerate(columns) if column.get("primaryKey")]
+    positions = [column.get("primaryKeyPosition", -1) for _, column in keys]
+    if len(keys) > 1 and sorted(positions) != list(range(1, len(keys) + 1)):
+        yield Fault(
+            (*base, keys[0][0]), f"primaryKeyPosition of the key's columns is {positions}; number them 1 to {len(keys)}"
+        )
+    yield from rule_faults(objects[0], ("schema", 0))
+
+
+def _reference_faults(document: Mapping[str, Any], ours: list[tuple[str, FieldPath, Any]]) -> Iterator[Fault]:
+    """Yield the columns that the terms name and the schema lacks."""
+    objects = document.get("schema") or [{}]
+    types = {c["name"]: c.get("logicalType", "string") for c in objects[0].get("properties") or [] if "name" in c}
+    for path, value in ((path, value) for name, path, value in ours if name == "trainingTerms"):
+        if not isinstance(value, dict):
+            continue
+        licence = value.get("licence")
+        named: list[tuple[FieldPath, Any]] = [(("text",), value.get("text"))]
+        if isinstance(licence, dict) and "column" in licence:
+            named.append((("licence", "column"), licence["column"]))
+        texts = len(named)
+        groups = value.get("splitGroup")
+        named += [(("splitGroup", i), name) for i, name in enumerate(groups if isinstance(groups, list) else ())]
+        for position, (inner, name) in enumerate(named):
+            if not isinstance(name, str):
+                continue
+            if name not in types:
+                yield Fault(
+                    (*path, *inner), f"there is no column {name!r}{nearest(name, types)}; it has {', '.join(types)}"
+                )
+            elif position < texts and types[name] != "string":
+                yield Fault((*path, *inner), f"column {name!r} is of type {types[name]}; name a string column")
+
+
+def _view(source: Source, ours: Mapping[str, Any]) -> Contract:
+    document = source.plain
+    table = document["schema"][0]
+    columns = table["properties"]
+    properties = tuple(
+        Property(
+            name=column["name"],
+            physical_name=column.get("physicalName", column["name"]),
+            logical_type=column.get("logicalType", "string"),
+            physical_type=column.get("physicalType"),
+            # ODCS: a column of the primary key cannot be null.
+            required=bool(column.get("required") or column.get("primaryKey")),
+            unique=bool(column.get("unique")),
+            primary_key_position=max(column.get("primaryKeyPosition", 1), 1) if column.get("primaryKey") else None,
+            partitioned=bool(column.get("partitioned")),
+            classification=column.get("classification"),
+            options=column.get("logicalTypeOptions", {}),
+            quality=tuple(column.get("quality", ())),
+            line=source.line(("schema", 0, "properties", index)),
+        )
+        for index, column in enumerate(columns)
+    )
+    terms = terms_from_document(ours["trainingTerms"]) if "trainingTerms" in ours else _no_terms(columns[0]["name"])
+    key = [p.name for p in sorted(properties, key=lambda p: p.primary_key_position or 0) if p.primary_key_position]
+    if not terms.split_group:
+        # The key survives restatement; without one equal texts at least stay on one side of the split.
+        terms = replace(terms, split_group=tuple(key) or (terms.text,))
+    return Contract(
+        id=document["id"],
+        name=document.get("name", document["id"]),
+        version=document["version"],
+        api_version=document["apiVersion"],
+        object_name=table["name"],
+        properties=properties,
+        quality=tuple(table.get("quality", ())),
+        terms=terms,
+        reader=ours.get("reader", {}),
+        sla={entry["property"]: entry["value"] for entry in document.get("slaProperties", ())},
+        path=source.path,
+        document=document,
+        sha=document_sha(document),
+        sequence=ours.get("sequence", "arrival"),
+    )
+
+
+def _no_terms(text: str) -> TrainingTerms:
+    return TrainingTerms(1, None, None, (), (), (), (), (), None, None, "restricted", 0.0, "", (), text)

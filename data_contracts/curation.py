@@ -1,0 +1,161 @@
+"""Which of the accepted rows are trained on: exact duplicates removed, personal data redacted, each with its reason.
+
+The result depends on the rows alone, never on their order of arrival: in a cluster of equal texts the row with the
+least (partition, record_id) is kept. A cluster that reaches into the held-out side leaves training entirely, because
+a model that has seen a held-out text cannot be judged by it.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.canonical import document_sha
+from data_contracts.catalog.tables import CURATION_SCHEMA, Tables
+from data_contracts.contract import Contract
+from data_contracts.errors import DataRefused
+from data_contracts.identity import normalise_text
+from data_contracts.redaction import redact
+
+ALGORITHM = "exact-nfc-whitespace-1"
+DUPLICATE, HELD_OUT_DUPLICATE = "duplicate", "duplicate.held-out"
+_ROW_COLUMNS = ("record_id", "ingest_id", "partition", "split", "text")
+
+
+@dataclass(frozen=True)
+class CurationResult:
+    """One curation: `log` follows `CURATION_SCHEMA`; `kept` and `removed` add up to the rows, `redacted` are of the kept."""
+
+    curation_id: str
+    log: pa.Table
+    kept: int
+    removed: int
+    redacted: int
+
+
+def curation_rows(contract: Contract, tables: Tables) -> pa.Table:
+    """Return the accepted rows of all current partitions: record_id, ingest_id, partition, split, text."""
+    wanted = ["record_id", "ingest_id", "partition", "split", contract.terms.text]
+    parts = [tables.read_accepted(version, wanted) for version in tables.current().values() if version.rows_accepted]
+    schema = pa.schema([(name, pa.string()) for name in _ROW_COLUMNS])
+    return pa.concat_tables([schema.empty_table(), *(part.rename_columns(_ROW_COLUMNS).cast(schema) for part in parts)])
+
+
+def curate(contract: Contract, rows: pa.Table, secret: bytes) -> CurationResult:
+    """Decide on every row of `curation_rows` and say why, in a log sorted by (partition, record_id, action, reason).
+
+    `cluster` is an HMAC with the data set's secret of the text after redaction, NFC and white-space folding: the log
+    tells which rows are equal and nothing of what they say. Rows without text are kept as they are.
+
+    Raises:
+        DataRefused: `rows` lacks a column.
+    """
+    _check_columns(rows)
+    text = rows.column("text").combine_chunks().cast(pa.string())
+    text, counts = redact(text, contract.terms.pii)
+    columns = [rows.column(name).to_pylist() for name in ("partition", "record_id", "ingest_id", "split")]
+    identities = [_Row(*values) for values in zip(*columns, strict=True)]
+    clusters: dict[str, list[_Row]] = {}
+    for row, words in zip(identities, text.to_pylist(), strict=True):
+        if words is not None:
+            key = hmac.digest(secret, normalise_text(words).encode(), "sha256")[:16].hex()
+            clusters.setdefault(key, []).append(row)
+
+    name = curation_id(contract, rows)
+    log: list[dict[str, Any]] = []
+    removed: set[tuple[str, str]] = set()
+    for cluster, members in clusters.items():
+        for row, kept, reason in _duplicates(members):
+            removed.add((row.record_id, row.ingest_id))
+            log.append(_entry(name, row, "remove", reason, cluster, kept.record_id, 1))
+    touched = set()
+    for kind, found in sorted(counts.items()):
+        for row, count in zip(identities, found.to_pylist(), strict=True):
+            if count and (row.record_id, row.ingest_id) not in removed:
+                touched.add((row.record_id, row.ingest_id))
+                log.append(_entry(name, row, "redact", f"pii.{kind}", None, None, count))
+    table = pa.Table.from_pylist(log, CURATION_SCHEMA)
+    table = table.sort_by([(column, "ascending") for column in ("partition", "record_id", "action", "reason")])
+    return CurationResult(name, table, rows.num_rows - len(removed), len(removed), len(touched))
+
+
+def curation_id(contract: Contract, rows: pa.Table) -> str:
+    """Name a curation: sha256 of (algorithm, contract sha, sorted ingest ids), so the same inputs have one name."""
+    ingests = sorted(pc.unique(rows.column("ingest_id")).to_pylist())
+    return document_sha([ALGORITHM, contract.sha, ingests])
+
+
+def training_rows(rows: pa.Table, log: pa.Table) -> pa.Table:
+    """Return the rows that a curation keeps, of both splits, with its redactions applied to `text`.
+
+    Raises:
+        DataRefused: a column is missing, or the log asks for a redaction that finds something else than it recorded.
+    """
+    _check_columns(rows)
+    entries = log.to_pylist()
+    removed = {(entry["record_id"], entry["ingest_id"]) for entry in entries if entry["action"] == "remove"}
+    redactions: dict[tuple[str, str], dict[str, int]] = {}
+    for entry in entries:
+        if entry["action"] == "redact":
+            row = (entry["record_id"], entry["ingest_id"])
+            redactions.setdefault(row, {})[entry["reason"].removeprefix("pii.")] = entry["count"]
+    keys = list(zip(rows.column("record_id").to_pylist(), rows.column("ingest_id").to_pylist(), strict=True))
+    kept = rows.filter(pa.array([key not in removed for key in keys], pa.bool_()))
+    kept_keys = [key for key in keys if key not in removed]
+    text = kept.column("text").combine_chunks().cast(pa.string())
+    for kind in sorted({kind for found in redactions.values() for kind in found}):
+        asked = pa.array([kind in redactions.get(key, ()) for key in kept_keys], pa.bool_())
+        clean, counts = redact(text.filter(asked), {kind: "redact"})
+        recorded = [redactions[key][kind] for key in kept_keys if kind in redactions.get(key, ())]
+        if counts[kind].to_pylist() != recorded:
+            raise DataRefused(f"the curation log's pii.{kind} counts are not those of these rows; curate them again")
+        text = pc.replace_with_mask(text, asked, clean)
+    return kept.set_column(kept.schema.get_field_index("text"), "text", text)
+
+
+@dataclass(frozen=True, order=True)
+class _Row:
+    partition: str
+    record_id: str
+    ingest_id: str
+    split: str
+
+
+def _duplicates(members: Sequence[_Row]) -> list[tuple[_Row, _Row, str]]:
+    """Return (row to remove, row kept, reason) of one cluster of equal texts."""
+    ordered = sorted(members)
+    held_out = [row for row in ordered if row.split == "held-out"]
+    kept = held_out[0] if held_out else ordered[0]
+    crosses = 0 < len(held_out) < len(ordered)
+    return [
+        (row, kept, HELD_OUT_DUPLICATE if crosses and row.split != "held-out" else DUPLICATE)
+        for row in ordered
+        if row is not kept
+    ]
+
+
+def _entry(
+    name: str, row: _Row, action: str, reason: str, cluster: str | None, kept: str | None, count: int
+) -> dict[str, Any]:
+    return {
+        "curation_id": name,
+        "record_id": row.record_id,
+        "ingest_id": row.ingest_id,
+        "partition": row.partition,
+        "action": action,
+        "reason": reason,
+        "cluster": cluster,
+        "kept_record_id": kept,
+        "count": count,
+    }
+
+
+def _check_columns(rows: pa.Table) -> None:
+    missing = [name for name in _ROW_COLUMNS if name not in rows.column_names]
+    if missing:
+        raise DataRefused(f"rows to curate lack {', '.join(missing)}; read them with curation_rows(contract, tables)")

@@ -1,0 +1,45 @@
+"""Personal data in the text: found with RE2 and replaced, counted per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.errors import ContractError
+
+# The dot-atom form of RFC 5322 section 3.4.1 with a host of at least two labels, in ASCII. A label of the local part
+# or host has no leading or trailing dot, so `a@b` and decorators (`@app.route`) stay. Lengths follow RFC 5321 section
+# 4.5.3.1.
+_EMAIL = (
+    r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}){0,8}"
+    r"@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,63}\b"
+)
+_PATTERNS = {"email": (_EMAIL, "<email>")}
+
+
+def redact(
+    text: pa.StringArray | Sequence[str | None], pii: Mapping[str, str]
+) -> tuple[pa.StringArray, dict[str, pa.Int64Array]]:
+    """Return the texts with personal data replaced as the terms' `pii` says, and per kind the number in each text.
+
+    NULL stays NULL and counts 0; a kind that is kept is not counted. An address becomes `<email>`. Redacting twice is
+    redacting once.
+
+    Raises:
+        ContractError: `pii` names a kind or an action that is not known.
+    """
+    column = text if isinstance(text, (pa.Array, pa.ChunkedArray)) else pa.array(text, pa.string())
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    counts: dict[str, pa.Int64Array] = {}
+    for kind, action in sorted(pii.items()):
+        if kind not in _PATTERNS or action not in ("redact", "keep"):
+            known = ", ".join(_PATTERNS)
+            raise ContractError(f"trainingTerms.pii.{kind}: {action!r}: give one of {known} as 'redact' or 'keep'")
+        if action == "redact":
+            pattern, mark = _PATTERNS[kind]
+            counts[kind] = pc.fill_null(pc.count_substring_regex(column, pattern), 0).cast(pa.int64())
+            column = pc.replace_substring_regex(column, pattern, mark)
+    return column, counts

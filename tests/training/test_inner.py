@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from data_contracts.errors import RoundError
+from training.inner import IGNORED, InnerLoop, InnerRecipe, learning_rate, pick_device
+from training.model import ModelSpec, build, load_parameters, parameters_of
+
+torch.set_num_threads(1)
+SPEC = ModelSpec(vocab_size=300, hidden_size=32, layers=2, heads=2, intermediate_size=48, window=32)
+RECIPE = InnerRecipe(lr=1e-2, warmup_steps=3, total_steps=40, batch_windows=4)
+CPU = torch.device("cpu")
+
+
+def batch(number: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ids = np.random.default_rng(number).integers(1, 300, (4, 17))
+    return ids[:, :-1].copy(), ids[:, 1:].copy()
+
+
+def loop(seed: int = 0, recipe: InnerRecipe = RECIPE) -> InnerLoop:
+    return InnerLoop(build(SPEC, seed), recipe, CPU)
+
+
+def digest(trained: InnerLoop) -> str:
+    arrays: dict[str, NDArray[Any]] = {**parameters_of(trained.model), **trained.state()}
+    return hashlib.sha256(b"".join(name.encode() + a.tobytes() for name, a in sorted(arrays.items()))).hexdigest()
+
+
+def digest_after(steps: int) -> str:
+    trained = loop()
+    for number in range(steps):
+        trained.step(*batch(number), number)
+    return digest(trained)
+
+
+def test_repeating_a_batch_drives_its_loss_down() -> None:
+    trained = loop()
+    losses = [trained.step(*batch(0), step).loss for step in range(25)]
+    assert losses[0] == pytest.approx(np.log(300), abs=0.1)
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_the_same_inputs_give_the_same_bytes_in_another_process() -> None:
+    program = "from tests.training.test_inner import digest_after; print(digest_after(4))"
+    again = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True).stdout
+    assert again.strip() == digest_after(4)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5])
+def test_a_loop_resumed_from_its_state_gives_the_bytes_of_one_never_stopped(stop: int) -> None:
+    first = loop()
+    for number in range(stop):
+        first.step(*batch(number), number)
+    resumed = loop(seed=9)
+    resumed.step(*batch(77), 0)
+    load_parameters(resumed.model, parameters_of(first.model))
+    resumed.load_state(first.state())
+    for number in range(stop, 8):
+        first.step(*batch(number), number)
+        resumed.step(*batch(number), number)
+    assert digest(resumed) == digest(first) == digest_after(8)
+
+
+def test_the_state_is_plain_arrays_that_share_nothing_with_the_loop() -> None:
+    trained = loop()
+    blank = trained.state()
+    assert int(blank["steps"]) == 0 and not any(array.any() for array in blank.values())
+    trained.step(*batch(0), 0)
+    state = trained.state()
+    kept = {name: array.copy() for name, array in state.items()}
+    trained.step(*batch(1), 1)
+    assert int(state["steps"]) == 1 and blank.keys() == state.keys()
+    assert all((state[name] == kept[name]).all() for name in state)
+    assert {array.dtype for name, array in state.items() if name != "steps"} == {np.dtype(np.float32)}
+
+
+def test_another_models_state_is_refused() -> None:
+    other = InnerLoop(build(SPEC.model_copy(update={"layers": 1}), 0), RECIPE, CPU)
+    with pytest.raises(RoundError, match=r"model\.layers\.1\.input_layernorm"):
+        loop().load_state(other.state())
+
+
+def test_masked_targets_are_neither_counted_nor_learned_from() -> None:
+    inputs, targets = batch(0)
+    targets[:, 8:] = IGNORED
+    changed = inputs.copy()
+    changed[:, 8:] = 5
+    one, two = loop(), loop()
+    result = one.step(inputs, targets, 0)
+    assert result.tokens == 4 * 8
+    assert result.loss == pytest.approx(two.step(changed, targets, 0).loss, abs=1e-6)
+
+
+def test_the_loss_is_that_of_the_given_targets_not_of_shifted_ones() -> None:
+    inputs, targets = batch(0)
+    logits = build(SPEC, 0)(input_ids=torch.from_numpy(inputs)).logits.detach().numpy().astype(np.float64)
+    log_sum = np.log(np.exp(logits).sum(-1))
+    nats = log_sum - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
+    assert loop().step(inputs, targets, 0).loss == pytest.approx(nats.mean(), abs=1e-5)
+
+
+def test_a_batch_without_targets_changes_nothing() -> None:
+    trained = loop()
+    trained.step(*batch(0), 0)
+    before = digest(trained)
+    result = trained.step(batch(1)[0], np.full((4, 16), IGNORED), 1)
+    assert (result.tokens, result.loss) == (0, 0.0)
+    assert digest(trained) == before
+
+
+def test_a_loss_that_is_not_finite_stops_the_loop_before_the_step() -> None:
+    trained = loop()
+    with torch.no_grad():
+        trained.model.get_parameter("model.norm.weight").fill_(float("inf"))
+    before = digest(trained)
+    with pytest.raises(RoundError, match="schedule step 6: loss nan"):
+        trained.step(*batch(0), 6)
+    assert digest(trained) == before
+
+
+def test_the_gradient_is_clipped_and_its_norm_before_that_is_reported() -> None:
+    # AdamW's first moment after one step is (1 - beta1) x the clipped gradient.
+    trained = loop(recipe=RECIPE.model_copy(update={"grad_clip": 0.01}))
+    result = trained.step(*batch(0), 0)
+    moments = [array for name, array in trained.state().items() if name.endswith("exp_avg")]
+    clipped = np.sqrt(sum(float((m.astype(np.float64) ** 2).sum()) for m in moments)) / 0.1
+    assert result.grad_norm > 0.01
+    assert clipped == pytest.approx(0.01, rel=1e-3)
+
+
+def test_norms_do_not_decay_and_matrices_do() -> None:
+    plain, decayed = (loop(recipe=RECIPE.model_copy(update={"weight_decay": decay})) for decay in (0.0, 0.5))
+    for trained in (plain, decayed):
+        trained.step(*batch(0), 10)
+    one, two = parameters_of(plain.model), parameters_of(decayed.model)
+    assert (one["model.norm.weight"] == two["model.norm.weight"]).all()
+    matrix = "model.layers.0.mlp.up_proj.weight"
+    assert np.abs(two[matrix]).sum() < np.abs(one[matrix]).sum()
+
+
+def test_the_rate_warms_up_peaks_falls_as_a_cosine_and_stays_low() -> None:
+    rates = [learning_rate(RECIPE, step) for step in range(60)]
+    assert rates[:3] == pytest.approx([1e-2 / 3, 2e-2 / 3, 1e-2])
+    assert rates[3] == pytest.approx(1e-2)
+    middle = RECIPE.warmup_steps + (RECIPE.total_steps - RECIPE.warmup_steps) / 2
+    assert (rates[int(middle)] + rates[int(middle) + 1]) / 2 == pytest.approx(1e-2 * 0.55, rel=1e-3)
+    assert rates[40:] == pytest.approx([1e-3] * 20)
+
+
+@given(st.integers(0, 200), st.integers(1, 200), st.integers(0, 500))
+def test_the_rate_lies_between_nothing_and_the_highest_at_any_step(warmup: int, total: int, step: int) -> None:
+    recipe = InnerRecipe(warmup_steps=warmup, total_steps=total)
+    assert 0 < learning_rate(recipe, step) <= recipe.lr * (1 + 1e-12)
+
+
+def test_the_step_result_says_which_rate_was_used() -> None:
+    assert loop().step(*batch(0), 1).learning_rate == learning_rate(RECIPE, 1)
+
+
+def test_without_an_accelerator_the_device_is_the_cpu() -> None:
+    expected = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else CPU
+    assert pick_device() == expected
+
+
+@pytest.mark.parametrize("wrong", [{"lr": 0}, {"momentum": 0.9}, {"dtype": "float16"}, {"batch_windows": 0}])
+def test_a_recipe_with_a_wrong_or_unknown_entry_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        InnerRecipe(**wrong)

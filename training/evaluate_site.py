@@ -1,0 +1,147 @@
+"""Evaluate a model at one site on the held-out shards that lie there; only figures leave.
+
+    python -m training.evaluate_site --home-store DIR --site east --store DIR --run RUN [--max-bytes N]
+
+Per-document results stay in the site's store (`evaluations/<run>/<round>/<slug>.parquet`), the summary goes to
+`runs/<run>/evaluations/<round>/<slug>.<site>.json` in the home store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from data_contracts.canonical import canonical_json
+from data_contracts.catalog.store import Store
+from data_contracts.errors import CausewayError
+from training import model as models
+from training.evaluation import (
+    Document,
+    DocumentScore,
+    compare,
+    fit_unigram,
+    score_documents,
+    score_unigram,
+    summarise,
+    to_parquet,
+)
+from training.model import ModelSpec
+from training.rounds import merge
+from training.rounds.plan import Plan, read_plan
+from training.rounds.run import final_parameters
+from training.shards.manifest import DatasetVersion, ShardRef, read_version
+from training.shards.writer import open_shard
+
+FORMAT = 1
+
+
+def summary_key(run: str, round_number: int, dataset: str, site: str) -> str:
+    """Key of one data set's figures at one site, in the home store."""
+    return f"runs/{run}/evaluations/{round_number:06d}/{dataset.replace('/', '--')}.{site}.json"
+
+
+def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int) -> list[dict[str, Any]]:
+    """Evaluate every data set with held-out shards at this site; return the summaries, those on record included.
+
+    At most `max_bytes` of text a data set is scored: documents in the order of their record ids, whole ones only,
+    and the summary says how many of how many.
+    """
+    plan = read_plan(home, run)
+    before, after, state = final_parameters(home, plan)
+    summaries = []
+    for named in plan.datasets:
+        version = read_version(home, named.dataset, named.version)
+        held = [s for s in version.shards if s.site == site and s.split == "held-out" and s.records]
+        if not held:
+            continue
+        key = summary_key(run, state.round, version.dataset, site)
+        if home.exists(key):
+            summaries.append(home.get_json(key))
+            continue
+        documents, total = _documents(store, held, max_bytes)
+        scores = {
+            "before": _score(plan, before, documents),
+            "after": _score(plan, after, documents),
+            "unigram": score_unigram(fit_unigram(_counts(store, version, site, plan)), documents),
+        }
+        slug = version.dataset.replace("/", "--")
+        for name, found in scores.items():
+            store.put(f"evaluations/{run}/{state.round:06d}/{name}/{slug}.parquet", to_parquet(found))
+        summary = {
+            "format": FORMAT,
+            "run": run,
+            "round": state.round,
+            "state": state.state_sha,
+            "dataset": version.dataset,
+            "site": site,
+            "documents_held_out": total,
+            "figures": {name: asdict(summarise(found)) for name, found in scores.items()},
+            "after_against_unigram": asdict(compare(scores["after"], scores["unigram"])),
+        }
+        home.ensure(key, canonical_json(summary))
+        summaries.append(summary)
+    return summaries
+
+
+def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list[Document], int]:
+    found: list[Document] = []
+    for ref in held:
+        shard = open_shard(store.path(ref.arrow_key))
+        for row, record_id in enumerate(shard.record_ids):
+            # The last token of a record is the end of text: it is not text and is left out of the figure.
+            tokens = np.array(shard.tokens[shard.offsets[row] : shard.offsets[row + 1] - 1])
+            found.append(Document(record_id, tokens, int(shard.text_bytes[row])))
+    found.sort(key=lambda d: d.record_id)
+    chosen, size = [], 0
+    for document in found:
+        if chosen and size + document.text_bytes > max_bytes:
+            continue
+        chosen.append(document)
+        size += document.text_bytes
+    return chosen, len(found)
+
+
+def _counts(store: Store, version: DatasetVersion, site: str, plan: Plan) -> np.ndarray[Any, Any]:
+    """Count the training tokens of the data set at this site (elsewhere they may not be read)."""
+    counts = np.zeros(ModelSpec.model_validate(plan.model).vocab_size, dtype=np.int64)
+    for ref in version.shards:
+        if ref.site == site and ref.split == "train":
+            counts += np.bincount(open_shard(store.path(ref.arrow_key)).tokens, minlength=len(counts))
+    return counts
+
+
+def _score(plan: Plan, parameters: merge.Tensors, documents: list[Document]) -> list[DocumentScore]:
+    spec = ModelSpec.model_validate(plan.model)
+    model = models.build(spec, plan.seed)
+    models.load_parameters(model, parameters)
+    return score_documents(model, documents, plan.window, 0)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluate one site from the command line; prints the summaries as JSON; exit 1 on an error."""
+    import torch
+
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate_site", description=main.__doc__)
+    for name in ("--home-store", "--site", "--store", "--run"):
+        parser.add_argument(name, required=True)
+    parser.add_argument("--max-bytes", type=int, default=400_000)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(options.threads)
+    try:
+        home, store = Store.open(options.home_store), Store.open(options.store)
+        summaries = evaluate_site(home, store, options.site, options.run, options.max_bytes)
+    except CausewayError as error:
+        print(f"site {options.site}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(summaries))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

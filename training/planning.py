@@ -1,0 +1,158 @@
+"""`run.toml` and data set versions -> a signed plan."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from data_contracts.errors import CausewayError, PolicyRefused
+from data_contracts.policy import Purpose, decide_derived
+from data_contracts.signing import public_hex
+from training import model as models
+from training.inner import InnerRecipe
+from training.model import ModelSpec
+from training.rounds import merge
+from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite, write_plan
+from training.rounds.run import snapshot_key
+from training.shards.loader import region_order
+from training.shards.manifest import DatasetVersion
+from training.shards.placement import may_hold
+from training.workspace import Workspace, today
+
+
+class ModelConfig(BaseModel):
+    """The shape of the model; its vocabulary follows from the tokenizer, its context from `window`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    hidden_size: int = Field(default=96, gt=0)
+    layers: int = Field(default=4, gt=0)
+    heads: int = Field(default=4, gt=0)
+    intermediate_size: int = Field(default=256, gt=0)
+
+
+class RunConfig(BaseModel):
+    """`run.toml`. `purpose` and `tokenizer` have no default: they must be said."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="The run's name; its id adds a hash")
+    purpose: str = Field(description='Such as "research pre-training"; frozen in the plan, asked at shard and at train')
+    tokenizer: int | str = Field(description="A vocabulary size to train one, or the path of a tokenizer.json")
+    tokenizer_sample_bytes: int = Field(default=4_000_000, gt=0)
+    datasets: list[str] = Field(min_length=1)
+    weights: dict[str, float] = Field(default={}, description="Mixture weights by data set; default: by tokens")
+    sites: list[str] = Field(default=[], description="Sites that take part; default: all that hold something")
+    model: ModelConfig = ModelConfig()
+    inner: InnerRecipe = InnerRecipe()
+    outer: Outer = Outer()
+    membership: Membership = Membership()
+    window: int = Field(default=256, gt=1, description="Context in tokens")
+    steps: int = Field(default=30, gt=0, description="Inner steps per site and round")
+    rounds: int = Field(default=10, gt=0)
+    snapshot_every: int = Field(default=5, gt=0)
+    seed: int = 0
+
+    @field_validator("purpose")
+    @classmethod
+    def _known_purpose(cls, value: str) -> str:
+        try:
+            return str(Purpose.parse(value))
+        except CausewayError as error:
+            raise ValueError(str(error)) from error
+
+
+def load_run_config(path: Path) -> RunConfig:
+    """Read run.toml; a relative tokenizer path is taken from the file's folder.
+
+    Raises:
+        CausewayError: the file is missing, not TOML, or a field is missing, unknown or wrong; names each.
+    """
+    try:
+        config = RunConfig.model_validate(tomllib.loads(path.read_text()))
+    except OSError as error:
+        raise CausewayError(f"{path}: cannot be read: {error.strerror}; write one as in docs/tutorial.md") from error
+    except tomllib.TOMLDecodeError as error:
+        raise CausewayError(f"{path}: not TOML: {error}") from error
+    except ValidationError as error:
+        lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'run'}: {e['msg']}" for e in error.errors()]
+        raise CausewayError("\n".join(lines)) from error
+    if isinstance(config.tokenizer, str):
+        return config.model_copy(update={"tokenizer": str(path.parent / config.tokenizer)})
+    return config
+
+
+def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[DatasetVersion], vocab_size: int) -> Plan:
+    """Ask the policy once more, freeze the plan, write snapshot 0 and the signed plan to the home store.
+
+    The same configuration over the same versions is the same plan, so the same run.
+
+    Raises:
+        PolicyRefused: a data set's updates may not leave, or a site that holds shards may not train on them.
+        CausewayError: no site holds anything, or a named site does not.
+    """
+    purpose = Purpose.parse(config.purpose)
+    terms = workspace.terms()
+    holding = {
+        s.name: s
+        for s in workspace.sites.sites
+        if region_order(versions, s.region, config.window, config.seed, config.weights)
+    }
+    empty = sorted(set(config.sites) - set(holding))
+    if empty:
+        known = ", ".join(holding) or "none"
+        raise CausewayError(f"run {config.name}: {', '.join(empty)} hold nothing to train on; those that do: {known}")
+    chosen = [s for s in holding.values() if not config.sites or s.name in config.sites]
+    if not chosen:
+        raise CausewayError(f"run {config.name}: no site holds a shard to train on; run: causeway shard")
+    for version in versions:
+        in_force = terms.of(version.dataset)
+        if in_force.sha != version.terms_sha:
+            raise PolicyRefused(f"{version.dataset}: its terms have changed since it was sharded; run: causeway shard")
+        derived = decide_derived(in_force, workspace.sites.home.place, [s.place for s in chosen], today())
+        refusals = [] if derived.allowed else list(derived.reasons)
+        for site in chosen:
+            if version.of(site.region, "train"):
+                decision = may_hold(in_force, purpose, site, today())
+                refusals += [] if decision.allowed else list(decision.reasons)
+        if refusals:
+            why = "\n".join(f"  {r}" for r in dict.fromkeys(refusals))
+            raise PolicyRefused(f"{version.dataset}: may not be trained on for {purpose} in this run:\n{why}")
+    spec = ModelSpec(vocab_size=vocab_size, window=config.window, **config.model.model_dump())
+    inner = config.inner.model_copy(update={"total_steps": config.steps * config.rounds})
+    state = merge.initial_state(models.initial_parameters(spec, config.seed), config.outer.method)
+    snapshot, sha = merge.pack_state(state)
+    plan = Plan(
+        name=config.name,
+        purpose=str(purpose),
+        owner=public_hex(workspace.owner),
+        home_jurisdictions=list(workspace.sites.home.jurisdictions),
+        sites=[
+            PlanSite(
+                name=s.name,
+                region=s.region,
+                jurisdictions=list(s.jurisdictions),
+                public_key=public_hex(workspace.site_key(s.name)),
+            )
+            for s in chosen
+        ],
+        datasets=[PlanDataset(dataset=v.dataset, version=v.sha, terms_sha=v.terms_sha) for v in versions],
+        tokenizer=versions[0].tokenizer,
+        model=spec.model_dump(mode="json"),
+        inner=inner.model_dump(mode="json"),
+        outer=config.outer,
+        membership=config.membership,
+        window=config.window,
+        batch_windows=inner.batch_windows,
+        steps=config.steps,
+        rounds=config.rounds,
+        seed=config.seed,
+        weights=dict(sorted(config.weights.items())),
+        snapshot_every=config.snapshot_every,
+        snapshot0=sha,
+        terms_head=terms.sha,
+    )
+    workspace.home.ensure(snapshot_key(plan.run, 0, sha), snapshot)
+    write_plan(workspace.home, plan, workspace.owner)
+    return plan

@@ -1,0 +1,119 @@
+"""Closing a round: gather what the sites published, refuse what is not valid, copy the inputs home, commit.
+
+Any site may do it. One is preferred (the first in name order), the others step in when nothing happens, so that
+usually one copy of the work is done and never is a process needed that can die.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_contracts.canonical import canonical_json
+from data_contracts.catalog.store import Store
+from data_contracts.catalog.terms_chain import read_terms
+from data_contracts.errors import ObjectExists, RoundError, StoreError
+from training.rounds import contribution as contributions
+from training.rounds import merge
+from training.rounds.amendment import list_amendments
+from training.rounds.commit import ChainState, Slot, build, check_against, seal
+from training.rounds.contribution import Contribution
+from training.rounds.membership import closed_by
+from training.rounds.plan import Plan
+from training.rounds.run import snapshot_key
+
+PATIENCE_S = 3.0
+
+
+class Closer:
+    """One site's part in closing rounds. It remembers contributions it has checked, and how long past rounds waited."""
+
+    def __init__(self, plan: Plan, site: str, home: Store, stores: dict[str, Store], key: Ed25519PrivateKey) -> None:
+        self.plan, self.site, self.home, self.stores, self.key = plan, site, home, stores, key
+        self._round = -1
+        self._good: dict[str, Contribution] = {}
+        self._bad: dict[str, dict[str, str]] = {}
+        self._quorum_at: float | None = None
+        self._ready_at: float | None = None
+        self._past_waits: list[float] = []
+
+    def try_commit(self, state: ChainState, slot: Slot, waited_s: float) -> bool:
+        """Commit the next round if it may close and it is this site's turn; True when a commit was tried.
+
+        A lost race is no error: the chain is read again by the caller, and the winner may be this site, answered twice.
+        """
+        self._gather(state)
+        now = time.monotonic()
+        if self._quorum_at is None and len(self._good) >= min(self.plan.membership.quorum, len(state.members)):
+            self._quorum_at = now
+        since = now - self._quorum_at if self._quorum_at is not None else 0.0
+        why = closed_by(
+            self.plan.membership, state.members, self._good.keys(), self._bad.keys(), since, self._past_waits
+        )
+        if why is None:
+            return False
+        if self._ready_at is None:
+            self._ready_at = now
+        # The turn goes down the list of those that contributed: a site that is gone would only be waited for.
+        turn = sorted(self._good).index(self.site) if self.site in self._good else len(self._good)
+        if now - self._ready_at < turn * PATIENCE_S:
+            return False
+        deadline: dict[str, Any] = {"closed_by": why}
+        if why == "grace":
+            deadline |= {"waited_s": round(since, 3), "members": list(state.members)}
+        self._past_waits.append(since)
+        applied = set(state.amendments)
+        amendments = [a for a in list_amendments(self.home, self.plan) if a.sha not in applied]
+        made = build(
+            self.plan,
+            state,
+            list(self._good.values()),
+            terms_head=read_terms(self.home, self.plan.owner).sha,
+            refusals=[self._bad[name] for name in sorted(self._bad) if name not in self._good],
+            amendments=amendments,
+            deadline=deadline,
+            committer=self.site,
+            supersedes=slot.supersedes,
+        )
+        for one in self._good.values():
+            contributions.copy_input(self.home, one)
+        document, after = seal(made, self.key)
+        if after.round % self.plan.snapshot_every == 0 or after.round == self.plan.rounds:
+            self.home.ensure(snapshot_key(self.plan.run, after.round, after.state_sha), made.snapshot)
+        try:
+            self.home.create(slot.key, canonical_json(document))
+        except ObjectExists:
+            pass
+        return True
+
+    def _gather(self, state: ChainState) -> None:
+        if state.round != self._round:
+            self._round = state.round
+            self._good, self._bad, self._quorum_at, self._ready_at = {}, {}, None, None
+        terms_head = read_terms(self.home, self.plan.owner).sha
+        shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
+        for member in state.members:
+            if member in self._good or member not in self.stores:
+                continue
+            try:
+                keys = contributions.find(self.stores[member], self.plan.run, state.round + 1, member)
+            except StoreError:
+                continue  # out of reach: wait, the store or the grace decides
+            for key in keys:
+                try:
+                    one = contributions.read(self.stores[member], key)
+                    check_against(self.plan, state, one.header, terms_head, key)
+                    if one.header.site != member:
+                        raise RoundError(f"{key}: names site {one.header.site!r}")
+                    contributions.check(one, self.plan.site(member).public_key, shapes, key)
+                except StoreError:
+                    continue
+                except RoundError as error:
+                    self._bad[member] = {"site": member, "contribution": key, "reason": str(error)}
+                else:
+                    self._good[member] = one
+                    self._bad.pop(member, None)
+                    break
+

@@ -1,0 +1,315 @@
+"""Commits and the chain they make: the only authority on what a model is.
+
+    runs/<run>/commits/000042.json       create-only, so a round is decided once
+    runs/<run>/commits/000042.1.json     supersedes an invalid 000042.json, naming its hash and the rule it broke
+    runs/<run>/inputs/<sha>.json|.safetensors   the contributions that commits name
+
+Whether a commit is valid is a pure function of plan, chain and contributions (`check_commit`). An object that cannot
+be reached makes nothing invalid: the reader waits or fails, it never decides.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_contracts.canonical import canonical_json, document_sha, sha256
+from data_contracts.catalog.store import Store
+from data_contracts.errors import ObjectMissing, RoundError
+from data_contracts.signing import check_signature, sign
+from training.rounds import merge
+from training.rounds.amendment import Amendment, apply_members, read_amendment
+from training.rounds.codec import Tensors
+from training.rounds.contribution import Contribution, Header, check, read_input
+from training.rounds.plan import Plan
+from training.shards.order import LANES
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """The model after a round, and what the next round builds on.
+
+    `head` is the hash of the last commit (before round 1: of the plan); `tensors` the outer state, `state_sha` the
+    hash of its snapshot bytes; `index` the committed lane index, 64 numbers a region; `members` the live sites.
+    """
+
+    round: int
+    head: str
+    tensors: Tensors = field(repr=False)
+    state_sha: str
+    index: Mapping[str, tuple[int, ...]] = field(repr=False)
+    members: tuple[str, ...]
+    amendments: tuple[str, ...] = ()
+
+
+def genesis(plan: Plan, tensors: Tensors) -> ChainState:
+    """Return the state before round 1.
+
+    Raises:
+        RoundError: the tensors are not the plan's snapshot 0.
+    """
+    _, sha = merge.pack_state(tensors)
+    if sha != plan.snapshot0:
+        raise RoundError(f"run {plan.run}: snapshot 0 hashes to {sha}, the plan says {plan.snapshot0}")
+    regions = sorted({s.region for s in plan.sites})
+    members = tuple(sorted(s.name for s in plan.sites))
+    return ChainState(0, plan.sha, tensors, sha, {r: (0,) * LANES for r in regions}, members)
+
+
+def lanes_of(plan: Plan, members: tuple[str, ...], region: str) -> dict[str, list[int]]:
+    """Return the lanes of each live site of a region: dealt round robin in the order of the sites' names."""
+    sites = [m for m in sorted(members) if plan.site(m).region == region]
+    return {site: list(range(k, LANES, len(sites))) for k, site in enumerate(sites)}
+
+
+def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str, what: str) -> None:
+    """Check that a contribution belongs to the next round of this chain.
+
+    Raises:
+        RoundError: another run, plan, round, base, codec or older terms, or ranges outside its lanes; names `what`.
+    """
+    expected = {
+        "run": plan.run,
+        "plan": plan.sha,
+        "round": state.round + 1,
+        "base": state.head,
+        "base_state": state.state_sha,
+        "codec": plan.codec,
+        "terms_head": terms_head,
+    }
+    for name, value in expected.items():
+        found = getattr(header, name)
+        if found != value:
+            raise RoundError(f"{what}: {name} is {found!r} where round {state.round + 1} needs {value!r}")
+    if header.site not in state.members:
+        raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
+    region = plan.site(header.site).region
+    mine = set(lanes_of(plan, state.members, region)[header.site])
+    claimed = 0
+    for lane, start, end in header.claims:
+        if lane not in mine:
+            raise RoundError(f"{what}: claims lane {lane} of {region}, which is not its own")
+        if start != state.index[region][lane] or end <= start:
+            raise RoundError(
+                f"{what}: claims lane {lane} from {start} to {end}; the chain stands at {state.index[region][lane]}"
+            )
+        claimed += end - start
+    if len({lane for lane, _, _ in header.claims}) != len(header.claims):
+        raise RoundError(f"{what}: claims a lane twice")
+    if claimed != header.steps * plan.batch_windows or not 0 < header.tokens <= claimed * plan.window:
+        raise RoundError(
+            f"{what}: {header.steps} steps of {plan.batch_windows} windows do not make {claimed} positions"
+            f" and {header.tokens} tokens"
+        )
+
+
+@dataclass(frozen=True)
+class Round:
+    """A commit being made: the state after it, and its document before it is signed."""
+
+    state: ChainState
+    body: dict[str, Any]
+    snapshot: bytes
+
+
+def build(
+    plan: Plan,
+    state: ChainState,
+    contributions: list[Contribution],
+    *,
+    terms_head: str,
+    refusals: list[dict[str, str]],
+    amendments: list[Amendment],
+    deadline: dict[str, Any],
+    committer: str,
+    supersedes: dict[str, str] | None = None,
+) -> Round:
+    """Merge checked contributions into the next state and describe it; a pure function of its arguments.
+
+    Raises:
+        RoundError: a contribution is not valid for this round, or too few are there.
+    """
+    ordered = sorted(contributions, key=lambda c: c.header.site)
+    sites = [c.header.site for c in ordered]
+    if len(set(sites)) != len(sites):
+        raise RoundError(f"run {plan.run} round {state.round + 1}: two contributions of one site")
+    if len(ordered) < min(plan.membership.quorum, len(state.members)):
+        raise RoundError(f"run {plan.run} round {state.round + 1}: {len(ordered)} contributions are below the quorum")
+    shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
+    updates, index = [], {region: list(lanes) for region, lanes in state.index.items()}
+    for c in ordered:
+        what = f"contribution {c.sha} of {c.header.site}"
+        check_against(plan, state, c.header, terms_head, what)
+        updates.append(check(c, plan.site(c.header.site).public_key, shapes, what))
+        for lane, _, end in c.header.claims:
+            index[plan.site(c.header.site).region][lane] = end
+    tokens = [c.header.tokens for c in ordered]
+    outer = plan.outer
+    update = merge.weighted_mean(updates, tokens)
+    tensors = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
+    snapshot, result = merge.pack_state(tensors)
+    members = apply_members(state.members, amendments, plan)
+    number = state.round + 1
+    body = {
+        "format": FORMAT,
+        "run": plan.run,
+        "plan": plan.sha,
+        "round": number,
+        "previous": state.head,
+        "terms_head": terms_head,
+        "inputs": [
+            {
+                "site": c.header.site,
+                "contribution": c.sha,
+                "payload": c.header.payload,
+                "tokens": c.header.tokens,
+                "weight": c.header.tokens / sum(tokens),
+            }
+            for c in ordered
+        ],
+        "absent": [m for m in state.members if m not in sites],
+        "refusals": refusals,
+        "amendments": [a.sha for a in amendments],
+        "members": list(members),
+        "lanes": {
+            region: {"index": lanes, "sites": lanes_of(plan, members, region)} for region, lanes in sorted(index.items())
+        },
+        "result": result,
+        "deadline": deadline,
+        "committer": committer,
+        "supersedes": supersedes,
+    }
+    after = replace(
+        state,
+        round=number,
+        tensors=tensors,
+        state_sha=result,
+        index={region: tuple(lanes) for region, lanes in index.items()},
+        members=members,
+        amendments=state.amendments + tuple(a.sha for a in amendments),
+    )
+    return Round(after, body, snapshot)
+
+
+def seal(made: Round, key: Ed25519PrivateKey) -> tuple[dict[str, Any], ChainState]:
+    """Sign a commit; return its document and the state whose head it is."""
+    document = sign(made.body, key)
+    return document, replace(made.state, head=document_sha(document))
+
+
+def check_commit(
+    plan: Plan,
+    state: ChainState,
+    document: Any,
+    contributions: Mapping[str, Contribution],
+    amendments: list[Amendment],
+    supersedes: dict[str, str] | None,
+    what: str,
+) -> ChainState:
+    """Check a commit by making it again from its inputs; return the state after it.
+
+    Raises:
+        RoundError: it breaks a rule: wrongly signed, or any field differs from what the inputs give; names the field.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RoundError(f"{what}: not a commit of format {FORMAT}")
+    committer = document.get("committer")
+    if committer not in state.members:
+        raise RoundError(f"{what}: committer {committer!r} is no member of round {state.round + 1}")
+    check_signature(document, plan.site(str(committer)).public_key, what)
+    named = [i.get("contribution") for i in document.get("inputs", []) if isinstance(i, dict)]
+    refusals, deadline = document.get("refusals"), document.get("deadline")
+    if not isinstance(refusals, list) or not isinstance(deadline, dict):
+        raise RoundError(f"{what}: refusals or deadline facts are missing")
+    made = build(
+        plan,
+        state,
+        [contributions[sha] for sha in named if sha in contributions],
+        terms_head=str(document.get("terms_head")),
+        refusals=refusals,
+        amendments=amendments,
+        deadline=deadline,
+        committer=str(committer),
+        supersedes=supersedes,
+    )
+    for name, value in made.body.items():
+        if document.get(name) != value:
+            raise RoundError(f"{what}: {name} is {_short(document.get(name))}, its inputs give {_short(value)}")
+    if document.keys() - made.body.keys() - {"signature"}:
+        raise RoundError(f"{what}: unknown fields {sorted(document.keys() - made.body.keys() - {'signature'})}")
+    return replace(made.state, head=document_sha(document))
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def commit_key(run: str, number: int, attempt: int = 0) -> str:
+    """Key of a round's commit; `attempt` above 0 supersedes an invalid one."""
+    return f"runs/{run}/commits/{number:06d}{f'.{attempt}' if attempt else ''}.json"
+
+
+def input_keys(run: str, contribution: str, payload: str) -> tuple[str, str]:
+    """Keys of a committed input in the home store: header, payload."""
+    return f"runs/{run}/inputs/{contribution}.json", f"runs/{run}/inputs/{payload}.safetensors"
+
+
+def read_amendments(home: Store, run: str, shas: list[str]) -> list[Amendment]:
+    """Return the amendments that a commit names."""
+    return [read_amendment(home, run, sha) for sha in shas]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where the next commit goes: its key, and what it supersedes when invalid ones stand before it."""
+
+    key: str
+    supersedes: dict[str, str] | None
+
+
+def advance(home: Store, plan: Plan, state: ChainState) -> tuple[ChainState, dict[str, Any]] | Slot:
+    """Return the state after the next valid commit and its document, or the free slot when there is none yet.
+
+    Raises:
+        StoreError: an object that a commit names is missing, damaged, or cannot be reached.
+    """
+    supersedes: dict[str, str] | None = None
+    for attempt in range(100):
+        key = commit_key(plan.run, state.round + 1, attempt)
+        try:
+            data = home.get(key)
+        except ObjectMissing:
+            return Slot(key, supersedes)
+        what = f"{home.url}/{key}"
+        try:
+            document = _parse(data, what)
+            inputs = [read_input(home, plan.run, i["contribution"], i["payload"]) for i in document["inputs"]]
+            amendments = read_amendments(home, plan.run, document["amendments"])
+            by_sha = {c.sha: c for c in inputs}
+            return check_commit(plan, state, document, by_sha, amendments, supersedes, what), document
+        except RoundError as error:
+            supersedes = {"sha": sha256(data), "rule": str(error).removeprefix(f"{what}: ")}
+    raise RoundError(f"run {plan.run} round {state.round + 1}: 100 invalid commits; a site is misbehaving")
+
+
+def _parse(data: bytes, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(data)
+        for entry in document["inputs"]:
+            if not (isinstance(entry["contribution"], str) and isinstance(entry["payload"], str)):
+                raise TypeError("inputs name no contribution")
+        if not all(isinstance(a, str) for a in document["amendments"]):
+            raise TypeError("amendments are not hashes")
+    except (ValueError, TypeError, KeyError) as error:
+        raise RoundError(f"{what}: not a commit ({error})") from error
+    if canonical_json(document) != data:
+        raise RoundError(f"{what}: not canonical JSON")
+    parsed: dict[str, Any] = document
+    return parsed

@@ -1,0 +1,188 @@
+"""A contribution: one site's update of one round, signed, immutable, named by its content.
+
+    runs/<run>/contributions/000042/<site>-<payload sha>.safetensors    the encoded update
+    runs/<run>/contributions/000042/<site>-<header sha>.json            the signed header, written last
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_contracts.canonical import canonical_json, document_sha, sha256
+from data_contracts.catalog.store import Store
+from data_contracts.errors import ObjectMissing, RoundError
+from data_contracts.signing import check_signature, sign
+from training.rounds.codec import Tensors, decode, encode
+from training.rounds.merge import halving_norm
+
+FORMAT = 1
+Claim = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a site claims of its update.
+
+    `base` is the SHA-256 of the commit it was trained from (round 1: of the plan), `base_state` that of the outer
+    state; `claims` are (lane, from, to) with `to` exclusive; `loss` is the mean in nats per token over `tokens`
+    targets; `norm` is the 2-norm of the decoded update by the halving tree; `inner` says where the inner optimizer's
+    state came from: `new` (round 1), `kept`, or `clean` (lost, begun again).
+    """
+
+    run: str
+    plan: str
+    round: int
+    site: str
+    base: str
+    base_state: str
+    terms_head: str
+    claims: tuple[Claim, ...]
+    tokens: int
+    tokens_by_dataset: dict[str, int]
+    steps: int
+    loss: float
+    norm: float
+    codec: str
+    payload: str
+    payload_bytes: int
+    inner: str
+    device: str
+    format: int = FORMAT
+
+    def body(self) -> dict[str, Any]:
+        """Return the header as its JSON value, unsigned."""
+        return {**asdict(self), "claims": [list(c) for c in self.claims]}
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """A header as signed, its SHA-256, and the payload's bytes."""
+
+    header: Header
+    document: dict[str, Any]
+    payload: bytes
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 of the signed header: how a commit names the contribution."""
+        return document_sha(self.document)
+
+
+def folder(run: str, round_number: int) -> str:
+    """The folder of a round's contributions in a site's store."""
+    return f"runs/{run}/contributions/{round_number:06d}"
+
+
+def make(header: dict[str, Any], update: Tensors, codec: str, key: Ed25519PrivateKey) -> Contribution:
+    """Encode an update and sign its header; `header` holds the fields that do not follow from the update."""
+    payload = encode(codec, update)
+    shapes = {name: tensor.shape for name, tensor in update.items()}
+    decoded = decode(codec, payload, shapes, "the update to be sent")
+    full = Header(
+        **header, codec=codec, norm=halving_norm(decoded), payload=sha256(payload), payload_bytes=len(payload)
+    )
+    return Contribution(full, sign(full.body(), key), payload)
+
+
+def publish(store: Store, contribution: Contribution) -> int:
+    """Write payload, then header, to the site's own store; return the bytes. Publishing again is harmless."""
+    h = contribution.header
+    stem = f"{folder(h.run, h.round)}/{h.site}"
+    header = canonical_json(contribution.document)
+    store.ensure(f"{stem}-{h.payload}.safetensors", contribution.payload)
+    store.ensure(f"{stem}-{contribution.sha}.json", header)
+    return len(header) + len(contribution.payload)
+
+
+def find(store: Store, run: str, round_number: int, site: str) -> list[str]:
+    """Return the keys of a site's contribution headers for a round."""
+    keys = [key for key, _ in store.list(folder(run, round_number))]
+    return [k for k in keys if k.endswith(".json") and k.rsplit("/", 1)[1].startswith(f"{site}-")]
+
+
+def read(store: Store, key: str) -> Contribution:
+    """Read a header and its payload.
+
+    Raises:
+        RoundError: the header is not one, or the payload is missing or not the one it names.
+        StoreError: the store cannot be reached; that makes nothing invalid.
+    """
+    what = f"{store.url}/{key}"
+    try:
+        document = json.loads(store.get(key))
+    except ValueError as error:
+        raise RoundError(f"{what}: damaged: not JSON ({error})") from error
+    header = parse(document, what)
+    stem = f"{folder(header.run, header.round)}/{header.site}"
+    if key != f"{stem}-{document_sha(document)}.json":
+        raise RoundError(f"{what}: not the header its name says; it was changed or moved")
+    try:
+        payload = store.get(f"{stem}-{header.payload}.safetensors")
+    except ObjectMissing as error:
+        raise RoundError(f"{what}: its payload is not there") from error
+    if sha256(payload) != header.payload:
+        raise RoundError(f"{store.url}/{stem}-{header.payload}.safetensors: damaged: not the payload its name says")
+    return Contribution(header, document, payload)
+
+
+def parse(document: Any, what: str) -> Header:
+    """Return the header of a signed document, its types checked.
+
+    Raises:
+        RoundError: it is not a contribution header of format 1.
+    """
+    try:
+        if document["format"] != FORMAT:
+            raise RoundError(f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT}")
+        body = {name: value for name, value in document.items() if name != "signature"}
+        claims = tuple((int(lane), int(start), int(end)) for lane, start, end in body["claims"])
+        header = Header(**{**body, "claims": claims})
+    except (TypeError, KeyError, ValueError) as error:
+        raise RoundError(f"{what}: not a contribution header ({error})") from error
+    numbers = (header.tokens, header.steps, header.round, header.payload_bytes)
+    if not all(isinstance(n, int) and n >= 0 for n in numbers) or not math.isfinite(header.norm + header.loss):
+        raise RoundError(f"{what}: counts must be whole numbers of 0 or more, loss and norm finite")
+    return header
+
+
+def check(contribution: Contribution, public_key: str, shapes: dict[str, tuple[int, ...]], what: str) -> Tensors:
+    """Check a contribution by itself and return its decoded update.
+
+    Raises:
+        RoundError: wrongly signed, undecodable, or its declared norm or size is not the update's; names `what`.
+    """
+    header = contribution.header
+    check_signature(contribution.document, public_key, what)
+    if len(contribution.payload) != header.payload_bytes or sha256(contribution.payload) != header.payload:
+        raise RoundError(f"{what}: the payload is not the one its header names")
+    update = decode(header.codec, contribution.payload, shapes, what)
+    norm = halving_norm(update)
+    if norm != header.norm:
+        raise RoundError(f"{what}: declares norm {header.norm!r}, its update has {norm!r}")
+    return update
+
+
+def read_input(home: Store, run: str, sha: str, payload: str) -> Contribution:
+    """Read a committed input from the home store.
+
+    Raises:
+        StoreError: header or payload is missing, or not the bytes its name says: the commit stands, the copy is
+            damaged.
+    """
+    key = f"runs/{run}/inputs/{sha}.json"
+    document = home.get_json(key, sha)
+    header = parse(document, f"{home.url}/{key}")
+    return Contribution(header, document, home.get(f"runs/{run}/inputs/{payload}.safetensors", payload))
+
+
+def copy_input(home: Store, contribution: Contribution) -> int:
+    """Copy a contribution to the home store before a commit names it; return its bytes."""
+    run, header = contribution.header.run, canonical_json(contribution.document)
+    home.ensure(f"runs/{run}/inputs/{contribution.header.payload}.safetensors", contribution.payload)
+    home.ensure(f"runs/{run}/inputs/{contribution.sha}.json", header)
+    return len(header) + len(contribution.payload)

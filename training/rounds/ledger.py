@@ -1,0 +1,106 @@
+"""The ledger: which positions a chain has trained on, and which rounds trained on a record. Arithmetic, no index."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from data_contracts.catalog.store import Store
+from data_contracts.errors import RoundError
+from training.rounds.commit import ChainState
+from training.rounds.contribution import Contribution
+from training.rounds.plan import Plan
+from training.shards.loader import RegionOrder
+from training.shards.writer import open_shard
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One ledger entry: lane indices `start`..`end`-1 of a region's lane were applied by a round, trained at a site."""
+
+    round: int
+    region: str
+    site: str
+    lane: int
+    start: int
+    end: int
+
+
+def entries(plan: Plan, rounds: Iterable[tuple[int, list[Contribution]]]) -> list[Entry]:
+    """Return the ledger of committed inputs, checked: each lane's ranges join without gap or overlap.
+
+    Raises:
+        RoundError: a position would be applied twice or skipped; names lane and round.
+    """
+    found: list[Entry] = []
+    reached: dict[tuple[str, int], int] = {}
+    for number, inputs in rounds:
+        for c in sorted(inputs, key=lambda c: c.header.site):
+            region = plan.site(c.header.site).region
+            for lane, start, end in c.header.claims:
+                if start != reached.get((region, lane), 0):
+                    raise RoundError(
+                        f"round {number}: {region} lane {lane} is claimed from {start}; it stood at"
+                        f" {reached.get((region, lane), 0)}"
+                    )
+                reached[region, lane] = end
+                found.append(Entry(number, region, c.header.site, lane, start, end))
+    return found
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A round that trained on a record: where in which shard and epoch, and at which lane index."""
+
+    round: int
+    site: str
+    dataset: str
+    shard: str
+    epoch: int
+    window: int
+    lane: int
+    index: int
+
+
+def rounds_of_record(
+    record_id: str, order: RegionOrder, store: Store, window: int, ledger: list[Entry], state: ChainState
+) -> list[Trained]:
+    """Return every training of a record in one region, in the order of the rounds.
+
+    A window trains on a record when one of its inputs or targets is a token of it.
+    """
+    by_lane: dict[int, list[Entry]] = {}
+    for entry in ledger:
+        if entry.region == order.region:
+            by_lane.setdefault(entry.lane, []).append(entry)
+    found: list[Trained] = []
+    for number, stream in enumerate(order.streams):
+        reached = _positions(order, number, state)
+        for shard_number, ref in enumerate(order.shards[number]):
+            shard = open_shard(store.path(ref.arrow_key))
+            if record_id not in shard.record_ids:
+                continue
+            row = shard.record_ids.index(record_id)
+            first, last = int(shard.offsets[row]), int(shard.offsets[row + 1]) - 1
+            base = stream.ends[shard_number - 1] if shard_number else 0
+            count = stream.ends[shard_number] - base
+            # Window w reads tokens w*L .. w*L + L: the last of them only as a target.
+            for inner in range(max(0, (first - 1) // window), min(count - 1, last // window) + 1):
+                for epoch in range(reached // stream.windows + 1):
+                    place = order.segment.find(number, stream.position(epoch, base + inner))
+                    if place is None:
+                        continue
+                    lane, index = place
+                    for entry in by_lane.get(lane, []):
+                        if entry.start <= index < entry.end:
+                            found.append(
+                                Trained(entry.round, entry.site, stream.dataset, ref.arrow_sha256, epoch, inner, lane, index)
+                            )
+    return sorted(found, key=lambda t: (t.round, t.lane, t.index))
+
+
+def _positions(order: RegionOrder, stream: int, state: ChainState) -> int:
+    """Return a bound on the positions of a stream that the chain has reached."""
+    slots, count = len(order.segment.schedule.slots), len(order.segment.schedule.where[stream])
+    most = max(state.index[order.region])
+    return (most // slots + 1) * count * 64

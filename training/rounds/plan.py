@@ -1,0 +1,150 @@
+"""The plan of a run: everything a site must know before round 1, frozen, signed by the owner.
+
+Format: docs/formats.md, section "plan". A run's id is the plan's name and the start of its hash, so the same plan is
+the same run: starting it again continues it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from data_contracts.canonical import canonical_json, document_sha
+from data_contracts.catalog.store import Store
+from data_contracts.errors import ObjectMissing, RoundError
+from data_contracts.signing import check_signature, public_hex, sign
+from training.shards.order import LANES
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlanSite(_Frozen):
+    """A site as the plan lists it; `public_key` is its Ed25519 key in hex."""
+
+    name: str
+    region: str
+    jurisdictions: list[str]
+    public_key: str
+
+
+class PlanDataset(_Frozen):
+    """A data set version by its SHA-256, and the terms it was admitted under."""
+
+    dataset: str
+    version: str
+    terms_sha: str
+
+
+class Outer(_Frozen):
+    """The outer optimizer. `lr` and `momentum` are dimensionless."""
+
+    method: Literal["nesterov", "sgd", "average"] = "nesterov"
+    lr: float = Field(default=0.7, gt=0)
+    momentum: float = Field(default=0.6, ge=0, lt=1)
+
+
+class Membership(_Frozen):
+    """When a round closes without a site.
+
+    `lost_region`: `wait` for it as long as it takes, or `reweight`: close when `quorum` sites have contributed and
+    the grace (median + `grace_mad` x MAD of past waits, at least `grace_floor_s`, by the closer's monotonic clock) is
+    over. `late`: what becomes of late work; `discard` issues its ranges again.
+    """
+
+    lost_region: Literal["wait", "reweight"] = "wait"
+    quorum: int = Field(default=1, ge=1)
+    grace_floor_s: float = Field(default=30.0, gt=0)
+    grace_mad: float = Field(default=5.0, ge=0)
+    late: Literal["discard"] = "discard"
+
+
+class Plan(_Frozen):
+    """The plan. `steps` are inner steps per site and round; `weights` are mixture weights by data set (empty: by tokens)."""
+
+    format: Literal[1] = 1
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
+    purpose: str
+    owner: str
+    home_jurisdictions: list[str]
+    sites: list[PlanSite] = Field(min_length=1)
+    datasets: list[PlanDataset] = Field(min_length=1)
+    tokenizer: str
+    model: dict[str, Any]
+    inner: dict[str, Any]
+    outer: Outer = Outer()
+    membership: Membership = Membership()
+    codec: str = "fp32"
+    window: int = Field(gt=1)
+    batch_windows: int = Field(gt=0)
+    steps: int = Field(gt=0)
+    rounds: int = Field(gt=0)
+    seed: int
+    weights: dict[str, float] = {}
+    lanes: Literal[64] = LANES  # type: ignore[assignment]
+    snapshot_every: int = Field(default=5, gt=0)
+    snapshot0: str
+    terms_head: str
+
+    def body(self) -> dict[str, Any]:
+        """Return the plan as its JSON value, unsigned."""
+        return self.model_dump(mode="json")
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 of the unsigned plan: the `previous` of round 1."""
+        return document_sha(self.body())
+
+    @property
+    def run(self) -> str:
+        """The run's id."""
+        return f"{self.name}-{self.sha[:8]}"
+
+    def site(self, name: str) -> PlanSite:
+        """Return a site of the plan.
+
+        Raises:
+            RoundError: the plan has no such site.
+        """
+        for site in self.sites:
+            if site.name == name:
+                return site
+        raise RoundError(f"run {self.run}: site {name!r} is not in its plan")
+
+
+def write_plan(home: Store, plan: Plan, owner: Ed25519PrivateKey) -> str:
+    """Write the signed plan to the home store; return the run's id. Writing it again is harmless."""
+    if public_hex(owner) != plan.owner:
+        raise RoundError(f"run {plan.run}: the key given is not the plan's owner")
+    home.ensure(plan_key(plan.run), canonical_json(sign(plan.body(), owner)))
+    return plan.run
+
+
+def plan_key(run: str) -> str:
+    """Key of a run's plan in the home store."""
+    return f"runs/{run}/plan.json"
+
+
+def read_plan(home: Store, run: str) -> Plan:
+    """Read a run's plan and check its signature and its name.
+
+    Raises:
+        RoundError: no such run, not a plan, wrongly signed, or not the plan its run id names.
+    """
+    key = plan_key(run)
+    try:
+        document = home.get_json(key)
+    except ObjectMissing as error:
+        runs = sorted({k.split("/")[1] for k, _ in home.list("runs") if k.endswith("/plan.json")})
+        raise RoundError(f"no run {run!r} in {home.url}; it has: {', '.join(runs) or 'none'}") from error
+    try:
+        plan = Plan.model_validate({k: v for k, v in document.items() if k != "signature"})
+    except (ValidationError, AttributeError) as error:
+        raise RoundError(f"{home.url}/{key}: not a plan of format 1: {error}") from error
+    check_signature(document, plan.owner, f"{home.url}/{key}")
+    if plan.run != run:
+        raise RoundError(f"{home.url}/{key}: this plan's run is {plan.run}; it was changed or moved")
+    return plan

@@ -1,0 +1,111 @@
+"""Reading a run: its plan, its snapshots, its chain up to the newest commit. What every site and every check starts with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from data_contracts.catalog.store import Store
+from data_contracts.errors import ObjectMissing, RoundError
+from training.rounds import merge
+from training.rounds.commit import ChainState, Slot, advance, genesis
+from training.rounds.contribution import Contribution, read_input
+from training.rounds.plan import Plan
+from training.shards.loader import RegionOrder, region_order
+from training.shards.manifest import DatasetVersion, read_version
+
+
+def snapshot_key(run: str, number: int, sha: str) -> str:
+    """Key of the outer state after a round, in the home store."""
+    return f"runs/{run}/snapshots/{number:06d}/{sha}.safetensors"
+
+
+def start_state(home: Store, plan: Plan) -> ChainState:
+    """Return the state before round 1, read from snapshot 0.
+
+    Raises:
+        StoreError: snapshot 0 is missing or damaged.
+    """
+    key = snapshot_key(plan.run, 0, plan.snapshot0)
+    return genesis(plan, merge.unpack_state(home.get(key, plan.snapshot0), f"{home.url}/{key}"))
+
+
+def newest_state(home: Store, plan: Plan) -> ChainState:
+    """Return the state after the newest commit, every commit checked by making it again from its inputs.
+
+    Replaying from snapshot 0 costs milliseconds a round at the sizes of today; a joiner that starts from a newer
+    snapshot will skip merges, not checks.
+    """
+    state = start_state(home, plan)
+    for after, _, _ in replay(home, plan, state):
+        state = after
+    return state
+
+
+def replay(
+    home: Store, plan: Plan, state: ChainState
+) -> Iterator[tuple[ChainState, dict[str, Any], list[Contribution]]]:
+    """Yield (state after, commit, inputs) for every commit that follows a state.
+
+    Raises:
+        StoreError: an object that a commit names is missing or damaged; names it.
+    """
+    while True:
+        step = advance(home, plan, state)
+        if isinstance(step, Slot):
+            return
+        state, document = step
+        inputs = [read_input(home, plan.run, i["contribution"], i["payload"]) for i in document["inputs"]]
+        yield state, document, inputs
+
+
+@dataclass(frozen=True)
+class RunData:
+    """A run's plan, the data set versions it trains on, and each region's order (regions that hold nothing are left out)."""
+
+    plan: Plan
+    versions: tuple[DatasetVersion, ...]
+    orders: dict[str, RegionOrder]
+
+
+def read_run_data(home: Store, plan: Plan) -> RunData:
+    """Read the versions that a plan names and derive each region's order.
+
+    Raises:
+        StoreError: a version is missing or damaged.
+        RoundError: a site of the plan lies in a region that holds nothing to train on.
+    """
+    versions = tuple(read_version(home, d.dataset, d.version) for d in plan.datasets)
+    orders = {}
+    for region in sorted({s.region for s in plan.sites}):
+        order = region_order(versions, region, plan.window, plan.seed, plan.weights)
+        if order is None:
+            names = ", ".join(s.name for s in plan.sites if s.region == region)
+            raise RoundError(f"region {region} holds nothing to train on; leave {names} out of the plan")
+        orders[region] = order
+    return RunData(plan, versions, orders)
+
+
+def find_run(home: Store, run: str | None) -> str:
+    """Return the named run, or the newest-written one when none is named and there is exactly one.
+
+    Raises:
+        RoundError: there is none, or there are several and none was named.
+    """
+    runs = sorted({k.split("/")[1] for k, _ in home.list("runs") if k.endswith("/plan.json")})
+    if run is not None:
+        return run
+    if len(runs) != 1:
+        raise RoundError(f"{home.url} holds {len(runs)} runs: name one of: {', '.join(runs) or '(none yet)'}")
+    return runs[0]
+
+
+def final_parameters(home: Store, plan: Plan) -> tuple[merge.Tensors, merge.Tensors, ChainState]:
+    """Return the parameters before training, those after the newest commit, and the state they belong to."""
+    state = newest_state(home, plan)
+    try:
+        before = start_state(home, plan)
+    except ObjectMissing as error:
+        raise RoundError(f"run {plan.run}: snapshot 0 is gone: {error}") from error
+    return merge.parameters(before.tensors), merge.parameters(state.tensors), state

@@ -1,0 +1,169 @@
+"""Curated rows -> shards at the sites that may hold them, and the data set versions that list them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.catalog.store import Store
+from data_contracts.errors import PolicyRefused
+from data_contracts.policy import Purpose, decide
+from training.shards.manifest import DatasetVersion, Manifest, ShardRef, read_manifest
+from training.shards.placement import Assignment, Unit, place
+from training.shards.rows import CuratedRows
+from training.shards.writer import encode_shard, write_shard
+from training.tokenizer import Tokenizer
+from training.workspace import Workspace, today
+
+
+@dataclass(frozen=True)
+class Sharded:
+    """What sharding did: a version per data set, every manifest in it, how many were written now, and what had no place."""
+
+    versions: tuple[DatasetVersion, ...]
+    manifests: tuple[Manifest, ...]
+    written: int
+    removed: int
+    homeless: tuple[Assignment, ...]
+
+
+def purposes(purpose: Purpose) -> dict[str, Purpose]:
+    """Return what each split is used for: training for the purpose of the run, held-out rows to evaluate it."""
+    return {"train": purpose, "held-out": Purpose("evaluation", purpose.use)}
+
+
+def units_of(one: CuratedRows) -> list[Unit]:
+    """Return what of a data set is placed: each split of each partition version that has rows left."""
+    sizes = pc.binary_length(one.rows.column("text").cast(pa.binary()))
+    table = one.rows.select(["partition", "split"]).append_column("size", sizes.cast(pa.int64()))
+    grouped = table.group_by(["partition", "split"]).aggregate([("size", "sum")])
+    return [
+        Unit(one.contract.id, r["partition"], one.versions[r["partition"]].ingest_id, r["split"], r["size_sum"])
+        for r in grouped.to_pylist()
+    ]
+
+
+def existing_manifests(workspace: Workspace) -> list[tuple[Store, Manifest]]:
+    """Return every manifest in every site's store."""
+    found = []
+    for site in workspace.sites.sites:
+        store = workspace.store(site.name)
+        keys = [k for k, _ in store.list("shards") if k.endswith(".json")]
+        found += [(store, read_manifest(store, key)) for key in keys]
+    return found
+
+
+def plan_placement(workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose) -> list[Assignment]:
+    """Decide where each unit goes; nothing is written."""
+    units = [unit for one in sets for unit in units_of(one)]
+    terms = {one.contract.id: one.contract.terms for one in sets}
+    lying = {
+        Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: m.site for _, m in existing_manifests(workspace)
+    }
+    return place(units, workspace.sites.sites, terms, purposes(purpose), today(), lying)
+
+
+def shard(
+    workspace: Workspace,
+    sets: Sequence[CuratedRows],
+    tokenizer: Tokenizer,
+    purpose: Purpose,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Sharded:
+    """Write what is not there yet, drop what may no longer lie where it lies, and name the data set versions.
+
+    Raises:
+        PolicyRefused: a data set may be held at no site at all for this purpose; nothing has been written.
+    """
+    assignments = plan_placement(workspace, sets, purpose)
+    for one in sets:
+        mine = [a for a in assignments if a.unit.dataset == one.contract.id and a.unit.split == "train"]
+        if mine and all(a.site is None for a in mine):
+            why = "\n".join(f"  {r}" for r in dict.fromkeys(r for a in mine for r in a.reasons))
+            raise PolicyRefused(f"{one.contract.id}: no site may hold it for {purpose}:\n{why}")
+    removed = drop_forbidden(workspace, sets)
+    by_set = {one.contract.id: one for one in sets}
+    on_disk = _by_identity(workspace)
+    manifests: list[Manifest] = []
+    written = 0
+    for done, assignment in enumerate(assignments):
+        progress(done, len(assignments))
+        unit, site = assignment.unit, assignment.site
+        if site is None:
+            continue
+        one = by_set[unit.dataset]
+        identity = (unit.dataset, unit.ingest_id, one.curation_id, unit.split, tokenizer.sha, site.name)
+        found = on_disk.get((*identity, one.contract.terms.sha, str(purpose)))
+        if found:
+            manifests.append(found)
+            continue
+        mask = pc.and_(
+            pc.equal(one.rows.column("partition"), unit.partition), pc.equal(one.rows.column("split"), unit.split)
+        )
+        data, counts = encode_shard(one.rows.filter(mask), "text", tokenizer)
+        manifest, new = write_shard(
+            workspace.store(site.name),
+            data,
+            counts,
+            dataset=unit.dataset,
+            partition=unit.partition,
+            ingest_id=unit.ingest_id,
+            curation_id=one.curation_id,
+            split=unit.split,
+            tokenizer=tokenizer.sha,
+            site=site.name,
+            region=site.region,
+            terms_sha=one.contract.terms.sha,
+            purpose=str(purpose),
+            decision=assignment.reasons,
+        )
+        manifests.append(manifest)
+        written += new
+    progress(len(assignments), len(assignments))
+    versions = tuple(_version(one, tokenizer, manifests) for one in sorted(sets, key=lambda s: s.contract.id))
+    for version in versions:
+        version.write(workspace.home)
+    return Sharded(versions, tuple(manifests), written, removed, tuple(a for a in assignments if a.site is None))
+
+
+def drop_forbidden(workspace: Workspace, sets: Sequence[CuratedRows]) -> int:
+    """Delete shards of these data sets from stores whose place may no longer hold them; return how many."""
+    terms = {one.contract.id: one.contract.terms for one in sets}
+    dropped = 0
+    for store, manifest in existing_manifests(workspace):
+        if manifest.dataset not in terms:
+            continue
+        site = workspace.sites.site(manifest.site)
+        if not decide(terms[manifest.dataset], None, site.place, today(), action="store").allowed:
+            store.delete(manifest.key)
+            store.delete(manifest.arrow_key)
+            dropped += 1
+    return dropped
+
+
+def _by_identity(workspace: Workspace) -> dict[tuple[str, ...], Manifest]:
+    return {
+        (m.dataset, m.ingest_id, m.curation_id, m.split, m.tokenizer, m.site, m.terms_sha, m.purpose): m
+        for _, m in existing_manifests(workspace)
+    }
+
+
+def _version(one: CuratedRows, tokenizer: Tokenizer, manifests: Sequence[Manifest]) -> DatasetVersion:
+    contract = one.contract
+    return DatasetVersion(
+        dataset=contract.id,
+        contract_sha=contract.sha,
+        contract_version=contract.version,
+        terms=contract.terms.to_document(),
+        terms_sha=contract.terms.sha,
+        curation_id=one.curation_id,
+        tokenizer=tokenizer.sha,
+        partitions=tuple(
+            {"partition": v.partition, "ingest_id": v.ingest_id, "attempt_id": v.attempt_id, "sequence": v.sequence}
+            for _, v in sorted(one.versions.items())
+        ),
+        shards=tuple(ShardRef.of(m) for m in manifests if m.dataset == contract.id),
+    )

@@ -1,0 +1,134 @@
+"""A tokenizer has lineage too: it is trained on data sets whose terms let derivatives leave, or it is brought along."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_contracts.canonical import canonical_json, document_sha
+from data_contracts.errors import CausewayError, PolicyRefused
+from data_contracts.policy import Purpose, decide, decide_derived
+from training.shards.rows import CuratedRows
+from training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from training.workspace import Workspace, today
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TokenizerRecord:
+    """A tokenizer in the home store, what it was trained on, and what was left out and why."""
+
+    tokenizer: Tokenizer
+    data: bytes
+    document: dict[str, Any]
+    new: bool
+
+
+def tokenizer_key(sha: str) -> str:
+    """Key of a tokenizer.json in the home store."""
+    return f"tokenizers/{sha}.json"
+
+
+def lineage_key(sha: str) -> str:
+    """Key of a tokenizer's papers."""
+    return f"tokenizers/{sha}.lineage.json"
+
+
+def load(workspace: Workspace, sha: str) -> tuple[Tokenizer, bytes]:
+    """Return a tokenizer of the home store by its hash."""
+    data = workspace.home.get(tokenizer_key(sha), sha)
+    return load_tokenizer(data), data
+
+
+def bring(workspace: Workspace, path: Path) -> TokenizerRecord:
+    """Take in a tokenizer.json that was made elsewhere.
+
+    Raises:
+        CausewayError: the file cannot be read or is not a tokenizer.
+    """
+    try:
+        data = path.read_bytes()
+        tokenizer = load_tokenizer(data)
+    except OSError as error:
+        raise CausewayError(f"{path}: cannot be read: {error.strerror}") from error
+    document = {"format": FORMAT, "tokenizer": tokenizer.sha, "brought": path.name, "datasets": [], "left_out": {}}
+    return _keep(workspace, tokenizer, data, document)
+
+
+def train(
+    workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose, vocab_size: int, sample_bytes: int
+) -> TokenizerRecord:
+    """Train a byte-level BPE tokenizer on the training split of the data sets that permit it.
+
+    Each data set gives its records in the order of their ids, up to an equal part of `sample_bytes` UTF-8 bytes: the
+    sample follows from the data alone. The same inputs have been trained once before: then that tokenizer is returned.
+
+    Raises:
+        PolicyRefused: no data set lets derivatives leave.
+    """
+    places = [s.place for s in workspace.sites.sites]
+    used, left_out = [], {}
+    for one in sorted(sets, key=lambda s: s.contract.id):
+        terms = one.contract.terms
+        here = workspace.table_place(one.contract).place
+        asked = [
+            decide_derived(terms, workspace.sites.home.place, places, today()),
+            decide(terms, purpose, here, today(), action="process"),
+        ]
+        refusals = [r for d in asked if not d.allowed for r in d.reasons]
+        if refusals:
+            left_out[one.contract.id] = refusals
+        else:
+            used.append(one)
+    if not used:
+        why = "\n".join(f"  {name}: {' '.join(r)}" for name, r in left_out.items())
+        raise PolicyRefused(f"no data set may train a tokenizer; bring one along with tokenizer = PATH:\n{why}")
+    asked_for = {
+        "format": FORMAT,
+        "algorithm": "byte-level-bpe-1",
+        "vocab_size": vocab_size,
+        "sample_bytes": sample_bytes,
+        "purpose": str(purpose),
+        "datasets": [{"dataset": s.contract.id, "curation_id": s.curation_id} for s in used],
+    }
+    recipe = f"tokenizers/recipes/{document_sha(asked_for)}.json"
+    if workspace.home.exists(recipe):
+        sha = workspace.home.get_json(recipe)["tokenizer"]
+        tokenizer, data = load(workspace, sha)
+        return TokenizerRecord(tokenizer, data, workspace.home.get_json(lineage_key(sha)), False)
+    texts: list[str] = []
+    facts = []
+    for one in used:
+        taken, size = 0, 0
+        rows = one.of("train").sort_by("record_id")
+        for text in rows.column("text").to_pylist():
+            if size >= sample_bytes // len(used):
+                break
+            texts.append(text)
+            taken, size = taken + 1, size + len(text.encode())
+        facts.append(
+            {
+                "dataset": one.contract.id,
+                "curation_id": one.curation_id,
+                "terms_sha": one.contract.terms.sha,
+                "records": taken,
+                "text_bytes": size,
+                "last_record": rows.column("record_id")[taken - 1].as_py() if taken else None,
+            }
+        )
+    data = train_tokenizer(iter(texts), vocab_size)
+    tokenizer = load_tokenizer(data)
+    document = {**asked_for, "tokenizer": tokenizer.sha, "datasets": facts, "left_out": left_out}
+    record = _keep(workspace, tokenizer, data, document)
+    workspace.home.ensure_json(recipe, {"format": FORMAT, "tokenizer": tokenizer.sha})
+    return record
+
+
+def _keep(workspace: Workspace, tokenizer: Tokenizer, data: bytes, document: dict[str, Any]) -> TokenizerRecord:
+    new = workspace.home.ensure(tokenizer_key(tokenizer.sha), data)
+    if not workspace.home.exists(lineage_key(tokenizer.sha)):
+        workspace.home.ensure(lineage_key(tokenizer.sha), canonical_json(document))
+    return TokenizerRecord(tokenizer, data, workspace.home.get_json(lineage_key(tokenizer.sha)), new)

@@ -1,0 +1,130 @@
+"""One `--home` folder: the home store, the sites' stores, the keys, and the contracts in use. What the CLI opens first.
+
+    home/            plans, chains, snapshots, data set versions, terms in force, lineage
+    sites/<name>/    one store a site: shards, contributions, and the tables of data sets that must lie there
+    keys/            0600, outside every store
+    prefect/         the embedded Prefect server's database
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from data_contracts.catalog.lineage import Lineage
+from data_contracts.catalog.store import Store
+from data_contracts.catalog.tables import Tables
+from data_contracts.catalog.terms_chain import TermsHead, read_terms
+from data_contracts.contract import Contract, load_contract
+from data_contracts.errors import DataRefused, PolicyRefused
+from data_contracts.policy import permitted_place
+from data_contracts.signing import KeyRing, public_hex
+from training.sites import Site, Sites, load_sites
+
+SHIPPED_SITES = Path(__file__).parent.parent / "deployments" / "sites.toml"
+
+
+def today() -> dt.date:
+    """Return the day that policy is asked about: today, in UTC."""
+    return dt.datetime.now(dt.UTC).date()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A `--home` folder and its sites, opened."""
+
+    root: Path
+    sites: Sites
+    keys: KeyRing
+
+    @classmethod
+    def open(cls, root: Path, sites_file: Path | None = None) -> Workspace:
+        """Open a folder; without `sites_file`, `sites.toml` in it is used, else the one that is shipped.
+
+        Raises:
+            CausewayError: sites.toml cannot be read.
+        """
+        root = Path(root).absolute()
+        own = root / "sites.toml"
+        chosen = sites_file or (own if own.exists() else SHIPPED_SITES)
+        return cls(root, load_sites(chosen, root), KeyRing(root / "keys"))
+
+    @cached_property
+    def home(self) -> Store:
+        """The home store."""
+        return self.sites.store(self.sites.home)
+
+    @property
+    def owner(self) -> Ed25519PrivateKey:
+        """The key that signs plans, amendments and terms."""
+        return self.keys.signer("owner")
+
+    def site_key(self, name: str) -> Ed25519PrivateKey:
+        """A site's key."""
+        return self.keys.signer(f"site-{name}")
+
+    def store(self, place: str) -> Store:
+        """Open the store of `home` or of a site by name."""
+        return self.home if place == "home" else self.sites.store(self.sites.site(place))
+
+    def terms(self) -> TermsHead:
+        """The terms in force."""
+        return read_terms(self.home, public_hex(self.owner))
+
+    def table_place(self, contract: Contract) -> Site:
+        """Return where the data set's tables must lie: the first of home and the sites whose store the terms permit.
+
+        Raises:
+            PolicyRefused: no place may store and process it, so it cannot be ingested.
+        """
+        places = {s.place: s for s in self.sites.places}
+        try:
+            chosen = permitted_place(contract.terms, list(places), today(), actions=("store", "process"))
+        except PolicyRefused as error:
+            raise PolicyRefused(f"{contract.id}: {error}") from error
+        return places[chosen]
+
+    def tables(self, contract: Contract) -> Tables:
+        """Return the data set's tables at their permitted place."""
+        return Tables(self.store(self.table_place(contract).name), contract.slug)
+
+    def lineage(self, place: str = "home") -> Lineage:
+        """Return the lineage of one place: events that name source files lie beside the data set's tables."""
+        return Lineage(self.store(place))
+
+    def keep_contract(self, contract: Contract) -> None:
+        """Keep the contract's text beside the data set's tables, under its hash, as the one in use."""
+        store = self.store(self.table_place(contract).name)
+        key = f"contracts/{contract.slug}/{contract.sha}.yaml"
+        if not store.exists(key):
+            # Comments are not part of a contract's hash: the first text that has it stays.
+            store.create(key, contract.path.read_bytes())
+        store.put(f"contracts/{contract.slug}/current", contract.sha.encode())
+
+    def contract(self, dataset: str) -> Contract:
+        """Return the contract under which a data set was last ingested.
+
+        Raises:
+            DataRefused: the data set was never ingested here; names those that were.
+        """
+        slug = dataset.replace("/", "--")
+        for place in self.sites.places:
+            store = self.store(place.name)
+            if store.exists(f"contracts/{slug}/current"):
+                sha = store.get(f"contracts/{slug}/current").decode()
+                return load_contract(store.path(f"contracts/{slug}/{sha}.yaml"))
+        known = ", ".join(self.datasets()) or "none yet"
+        raise DataRefused(f"no data set {dataset!r} in {self.root}; ingested so far: {known}. Run: causeway ingest CONTRACT SOURCE")
+
+    def datasets(self) -> list[str]:
+        """Return the data sets ingested here, by name."""
+        found = set()
+        for place in self.sites.places:
+            for key, _ in self.store(place.name).list("contracts"):
+                if key.endswith("/current"):
+                    found.add(key.split("/")[1].replace("--", "/"))
+        return sorted(found)
