@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import json
 import math
@@ -18,6 +17,7 @@ from jsonschema import Draft201909Validator
 from jsonschema.exceptions import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from data_contracts.errors import ContractError
@@ -38,7 +38,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Source:
-    """A parsed YAML file: `plain` holds JSON values only (dates as ISO 8601 text); `marked` knows the lines."""
+    """A parsed YAML file: `plain` holds JSON values (dates as their text); `marked` knows the lines."""
 
     path: Path
     plain: dict[str, Any]
@@ -50,7 +50,8 @@ class Source:
         line: int = node.lc.line
         for part in path:
             if isinstance(node, CommentedMap) and part in node:
-                line = node.lc.key(part)[0]
+                # A key that a merge ('<<') brought in has no place of its own.
+                line = node.lc.key(part)[0] if part in (node.lc.data or ()) else line
             elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
                 line = node.lc.item(part)[0]
             else:
@@ -84,6 +85,13 @@ def _child(node: Any, part: str | int) -> Any:
         return None
 
 
+class _TextDates(RoundTripConstructor):
+    """Leaves dates as the text that was written: the schemas check them, and know the line when one is wrong."""
+
+
+_TextDates.add_constructor("tag:yaml.org,2002:timestamp", lambda constructor, node: constructor.construct_scalar(node))
+
+
 def read_yaml(path: Path) -> Source:
     """Read one YAML 1.2 document whose root is a mapping.
 
@@ -91,13 +99,17 @@ def read_yaml(path: Path) -> Source:
         ContractError: the file is missing, not YAML, or holds what JSON cannot (NaN, keys that are no text, cycles).
     """
     try:
-        marked = YAML(typ="rt").load(path.read_text("utf-8"))
+        yaml = YAML(typ="rt")
+        yaml.Constructor = _TextDates
+        marked = yaml.load(path.read_text("utf-8"))
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}; give the path of a contract") from error
     except MarkedYAMLError as error:
         line = (error.problem_mark.line + 1) if error.problem_mark else 1
         problem = " ".join(str(error.problem or error.context or error).split())
         raise ContractError(f"{path}:{line}: (root): not YAML: {problem}; correct the syntax") from error
+    except RecursionError as error:
+        raise ContractError(f"{path}:1: (root): nested too deeply; a contract has a dozen levels") from error
     except (YAMLError, ValueError) as error:
         raise ContractError(f"{path}:1: (root): not YAML in UTF-8: {error}; correct the file") from error
     if not isinstance(marked, CommentedMap):
@@ -117,6 +129,9 @@ def _plain(value: Any, path: FieldPath, faults: list[Fault], count: list[int], i
     count[0] += 1
     if count[0] > _MOST_VALUES or id(value) in inside:
         raise OverflowError("aliases repeat without end or unfold into more than 100,000 values")
+    tag = getattr(value, "tag", None)
+    if isinstance(value, (CommentedMap, CommentedSeq)) and tag is not None and tag.value:
+        faults.append(Fault(path, f"the tag {tag.value} is not allowed; remove it"))
     if isinstance(value, Mapping):
         inside = inside | {id(value)}
         for key in value:
@@ -129,8 +144,6 @@ def _plain(value: Any, path: FieldPath, faults: list[Fault], count: list[int], i
         return [_plain(item, (*path, index), faults, count, inside) for index, item in enumerate(value)]
     if value is None or isinstance(value, bool):
         return value
-    if isinstance(value, (datetime.date, datetime.datetime)):
-        return value.isoformat()
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
@@ -243,9 +256,9 @@ def _unknown(name: str, names: Sequence[str]) -> str:
 
 
 def nearest(word: Any, allowed: Iterable[Any]) -> str:
-    """Return ', perhaps X?' for the allowed word that is nearest to a mistyped one, or nothing."""
+    """Return ' (perhaps X?)' for the allowed word that is nearest to a mistyped one, or nothing."""
     close = difflib.get_close_matches(str(word), [str(entry) for entry in allowed], n=1)
-    return f", perhaps {close[0]}?" if close else ""
+    return f" (perhaps {close[0]}?)" if close else ""
 
 
 def _short(value: Any) -> str:

@@ -103,7 +103,7 @@ class InnerLoop:
         logits = self.model(input_ids=given, use_cache=False).logits
         loss = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), ignore_index=IGNORED)
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         norm = float(torch.nn.utils.clip_grad_norm_(self._parameters, self.recipe.grad_clip))
         if not math.isfinite(float(loss.detach())) or not math.isfinite(norm):
             self._optimizer.zero_grad(set_to_none=True)

@@ -12,9 +12,11 @@ import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from data_contracts.canonical import canonical_json
 from data_contracts.catalog.lineage import Lineage
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
@@ -96,14 +98,16 @@ class Workspace:
         """Return the lineage of one place: events that name source files lie beside the data set's tables."""
         return Lineage(self.store(place))
 
-    def keep_contract(self, contract: Contract) -> None:
-        """Keep the contract's text beside the data set's tables, under its hash, as the one in use."""
+    def keep_contract(self, contract: Contract, source: str | None = None) -> None:
+        """Keep the contract's text beside the data set's tables, under its hash, as the one in use, and its source."""
         store = self.store(self.table_place(contract).name)
         key = f"contracts/{contract.slug}/{contract.sha}.yaml"
         if not store.exists(key):
             # Comments are not part of a contract's hash: the first text that has it stays.
             store.create(key, contract.path.read_bytes())
-        store.put(f"contracts/{contract.slug}/current", contract.sha.encode())
+        current = f"contracts/{contract.slug}/current.json"
+        known = store.get_json(current) if store.exists(current) else {}
+        store.put(current, canonical_json({"format": 1, "sha": contract.sha, "source": source or known.get("source")}))
 
     def contract(self, dataset: str) -> Contract:
         """Return the contract under which a data set was last ingested.
@@ -111,20 +115,35 @@ class Workspace:
         Raises:
             DataRefused: the data set was never ingested here; names those that were.
         """
+        store, current = self._current(dataset)
+        return load_contract(store.path(f"contracts/{dataset.replace('/', '--')}/{current['sha']}.yaml"))
+
+    def source(self, dataset: str) -> tuple[str, str]:
+        """Return the paths of a data set's contract and source as they were last ingested.
+
+        Raises:
+            DataRefused: the data set was never ingested here.
+        """
+        store, current = self._current(dataset)
+        path = store.path(f"contracts/{dataset.replace('/', '--')}/{current['sha']}.yaml")
+        return str(path), str(current["source"])
+
+    def _current(self, dataset: str) -> tuple[Store, dict[str, Any]]:
         slug = dataset.replace("/", "--")
         for place in self.sites.places:
             store = self.store(place.name)
-            if store.exists(f"contracts/{slug}/current"):
-                sha = store.get(f"contracts/{slug}/current").decode()
-                return load_contract(store.path(f"contracts/{slug}/{sha}.yaml"))
+            if store.exists(f"contracts/{slug}/current.json"):
+                return store, store.get_json(f"contracts/{slug}/current.json")
         known = ", ".join(self.datasets()) or "none yet"
-        raise DataRefused(f"no data set {dataset!r} in {self.root}; ingested so far: {known}. Run: causeway ingest CONTRACT SOURCE")
+        raise DataRefused(
+            f"no data set {dataset!r} in {self.root}; ingested so far: {known}. Run: causeway ingest CONTRACT SOURCE"
+        )
 
     def datasets(self) -> list[str]:
         """Return the data sets ingested here, by name."""
         found = set()
         for place in self.sites.places:
             for key, _ in self.store(place.name).list("contracts"):
-                if key.endswith("/current"):
+                if key.endswith("/current.json"):
                     found.add(key.split("/")[1].replace("--", "/"))
         return sorted(found)

@@ -42,7 +42,9 @@ class Node:
 
     def __post_init__(self) -> None:
         if not _NODE.fullmatch(self.name):
-            raise CausewayError(f"{self.name!r} cannot name a lineage node: write <kind>/<rest>, such as shard/0f3c9a1b2d4e")
+            raise CausewayError(
+                f"{self.name!r} cannot name a lineage node: write <kind>/<rest>, such as shard/0f3c9a1b2d4e"
+            )
 
     @property
     def kind(self) -> str:

@@ -80,7 +80,9 @@ def event_line(
     try:
         return canonical_json(Serde.to_dict(event)) + b"\n"
     except (TypeError, ValueError) as error:
-        raise StoreError(f"lineage of job {job}: a facet has no JSON form: {error}; pass numbers, text, lists, maps") from error
+        raise StoreError(
+            f"lineage of job {job}: a facet has no JSON form: {error}; pass numbers, text, lists, maps"
+        ) from error
 
 
 def _dataset_facets(node: Node) -> dict[str, DatasetFacet]:

@@ -118,7 +118,9 @@ def walk_back(index: Path, node: str) -> list[Ancestor]:
             for name in frontier:
                 row = db.execute("SELECT kind, facets FROM nodes WHERE name = ?", (name,)).fetchone()
                 if row is None:
-                    raise StoreError(f"{index}: no node {node!r}; rebuild the index, or list names with `SELECT name FROM nodes`")
+                    raise StoreError(
+                        f"{index}: no node {node!r}; rebuild the index, or list names with `SELECT name FROM nodes`"
+                    )
                 found.append(Ancestor(depth, name, row[0], json.loads(row[1])))
             parents: set[str] = set()
             for name in frontier:

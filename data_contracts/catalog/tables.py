@@ -12,11 +12,11 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
-from deltalake.exceptions import CommitFailedError, DeltaError, SchemaMismatchError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from data_contracts.canonical import document_sha
 from data_contracts.catalog.store import Store
@@ -172,23 +172,26 @@ class Tables:
         for attempt in range(_ATTEMPTS):
             try:
                 target = self._open_or_create(uri, table.schema, partition_by, statistics)
-                try:
-                    write_deltalake(target, table, mode="append", commit_properties=_COMMIT)
-                except SchemaMismatchError:
-                    # A newer contract may add columns; a column that changes its type is refused here again.
-                    write_deltalake(target, table, mode="append", schema_mode="merge", commit_properties=_COMMIT)
+                # A newer contract may add or drop columns; deltalake itself would cast '7' to 7 without a word.
+                there = pa.schema(target.schema().to_arrow())
+                self._check_types(uri, table.schema, there)
+                merge: Literal["merge"] | None = None if set(there.names) == set(table.column_names) else "merge"
+                write_deltalake(target, table, mode="append", schema_mode=merge, commit_properties=_COMMIT)
                 return
-            except SchemaMismatchError as error:
-                raise DataRefused(
-                    f"{uri}: a column of these rows has another type than in the table: {error}; "
-                    "give the column a new name in the contract"
-                ) from error
             except (CommitFailedError, TableNotFoundError) as error:
                 last = error
                 time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
             except (DeltaError, OSError) as error:
                 raise StoreError(f"{uri}: cannot be written: {error}") from error
         raise StoreError(f"{uri}: {_ATTEMPTS} appends lost to other writers: {last}; run again with fewer at once")
+
+    def _check_types(self, uri: str, rows: pa.Schema, there: pa.Schema) -> None:
+        for column in rows:
+            if column.name in there.names and _plain(there.field(column.name).type) != _plain(column.type):
+                raise DataRefused(
+                    f"{uri}: column {column.name} is {there.field(column.name).type}, these rows have {column.type}; "
+                    "give the column a new name in the contract"
+                )
 
     def _open_or_create(self, uri: str, schema: pa.Schema, partition_by: str | None, statistics: str) -> DeltaTable:
         if not DeltaTable.is_deltatable(uri):
@@ -212,8 +215,17 @@ class Tables:
         except (DeltaError, OSError) as error:
             raise StoreError(f"{uri}: cannot be opened: {error}") from error
         try:
-            partitions: Any = [(where[0], "=", where[1])] if where else None
-            table = target.to_pyarrow_table(partitions=partitions, columns=columns)
+            filters: Any = [(where[0], "=", where[1])] if where else None
+            table = target.to_pyarrow_table(filters=filters, columns=columns)
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{uri}: cannot be read: {error}") from error
         return table.cast(schema) if schema is not None else table
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """Delta knows one string type and one list type; Arrow's variants of them differ in layout only."""
+    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(_plain(kind.value_type))
+    return kind

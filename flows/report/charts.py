@@ -53,7 +53,7 @@ def style() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcParams.update(_RC)
+        matplotlib.rcParams.update(_RC)  # type: ignore[arg-type]
         # Text is not drawn from matplotlib's font, so that it lacks a name's characters does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
@@ -88,22 +88,24 @@ def svg(fig: Figure, name: str, title: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     stream = io.StringIO()
-    FigureCanvasSVG(fig).print_svg(stream, metadata={"Date": None, "Creator": None})
+    FigureCanvasSVG(fig).print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)
-    # Only inside tags: what a label says is left alone.
+    # Only inside tags, so that what a label says is left alone.
     wide, high = extent(fig)
     name_of_size = "wide" if wide == WIDE else "narrow"
-    text = re.sub(r"<[^>]*>", lambda tag: _own_ids(tag[0], f"{name}-{name_of_size}"), text)
+    text = re.sub(r"<[^>]*>", lambda tag: _tidy(tag[0], f"{name}-{name_of_size}"), text)
+    text = re.sub(r"<g [^>]*/>", "", text)
     opening = f'<svg class="{name_of_size}" viewBox="0 0 {wide:g} {high:g}" role="img" aria-label="{escape(title)}">'
     return opening + re.sub(r"\s*\n\s*", "\n", text[text.index(">") + 1 :]).strip()
 
 
-def _own_ids(tag: str, name: str) -> str:
+def _tidy(tag: str, name: str) -> str:
     tag = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', tag)
     tag = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", tag)
     tag = re.sub(r'xlink:href="#([^"]+)"', rf'href="#{name}-\1"', tag)
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)  # the page's style sheet says it once
     return re.sub(r"(\d\.\d\d)\d+", r"\1", tag)
 
 
@@ -215,8 +217,11 @@ def tokens_per_site(facts: RunFacts, width: float = WIDE) -> str:
 
 def evaluation(facts: RunFacts, width: float = WIDE) -> str:
     """Grouped bars: held-out bits per byte before, after and of a unigram model, by data set."""
-    series = (("before", "before training", "#A9B4C0"), ("after", "after training", PALETTE[0]))
-    series = (*series, ("unigram", "unigram baseline", PALETTE[1]))
+    series = (
+        ("before", "before training", "#A9B4C0"),
+        ("after", "after training", PALETTE[0]),
+        ("unigram", "unigram baseline", PALETTE[1]),
+    )
     names = [clip(e.data_set, label_size(width)) for e in facts.evaluations]
     fills: list[tuple[str, dict[str, Any]]] = [(words, {"facecolor": colour}) for _, words, colour in series]
     keys, left, body = legend_height([words for words, _ in fills], width), margin(names), 52.0 * len(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,6 +71,7 @@ def render(facts: RunFacts) -> str:
         charts=_charts(facts),
         tiles=tiles(facts),
         wall_s=_wall_s(facts),
+        infinite=sum(not math.isfinite(p.loss) for p in facts.losses),
         matrix=placement_matrix(facts),
         rulings={d.name: rulings(facts, d.name) for d in facts.data_sets},
         activity=activity(facts),
@@ -90,7 +92,7 @@ def _charts(facts: RunFacts) -> dict[str, Any]:
     drawn = {
         "refusals": charts.refusals if any(d.refusals for d in facts.data_sets) else None,
         "tokens": charts.tokens_per_site if any(p.tokens for p in facts.placements) else None,
-        "loss": timeline.loss if facts.losses else None,
+        "loss": timeline.loss if any(math.isfinite(p.loss) for p in facts.losses) else None,
         "timeline": timeline.timeline if facts.spans else None,
         "evaluation": charts.evaluation if facts.evaluations else None,
     }
@@ -127,7 +129,7 @@ def tiles(facts: RunFacts) -> list[Tile]:
         Tile("rounds", count(facts.rounds), f"{len(facts.sites)} sites, {size(facts.bytes_out)} sent"),
         Tile("tokens trained", short(facts.tokens_trained), f"by {short(facts.parameters)} parameters"),
     ]
-    before, after, unigram = (facts.bits_per_byte(w) for w in ("before", "after", "unigram"))  # type: ignore[arg-type]
+    before, after, unigram = (facts.bits_per_byte(w) for w in ("before", "after", "unigram"))
     if before is None or after is None or unigram is None:
         found.append(Tile("bits per byte", "not evaluated", "no held-out figures", "bad"))
     else:

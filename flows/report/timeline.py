@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,8 @@ def loss(facts: RunFacts, width: float = WIDE) -> str:
     """Lines: training loss per site and round; one panel for up to 5 sites, else one small panel a site."""
     series: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for point in facts.losses:
-        series[point.site].append((point.round, point.loss))
+        if math.isfinite(point.loss):
+            series[point.site].append((point.round, point.loss))
     order = [s.name for s in facts.sites if s.name in series]
     order += sorted(set(series) - set(order))
     lines = {site: sorted(series[site]) for site in order}

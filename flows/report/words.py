@@ -20,7 +20,7 @@ def size(number: int) -> str:
 
 def _scaled(number: float, units: tuple[str, ...]) -> str:
     scaled, unit = float(number), units[0]
-    for unit in units:  # noqa: B007
+    for unit in units:
         # 999.5 would round to "1000": it belongs to the next unit.
         if abs(scaled) < 999.5 or unit == units[-1]:
             break

@@ -70,7 +70,7 @@ def made_facts(sites: int = 3, rounds: int = 5, sets: int = 3) -> RunFacts:
                 ("contribution header", rounds, 1_204),
                 ("lease", rounds * 4, 188),
                 ("evaluation figures", 1, 2_406),
-            )  # fmt: skip
+            )
         ),
         lineage_steps=(
             LineageStep("ingest", 58, 57, 1),
@@ -79,7 +79,7 @@ def made_facts(sites: int = 3, rounds: int = 5, sets: int = 3) -> RunFacts:
             LineageStep("shard", 57, 61),
             LineageStep("round", rounds, rounds),
             LineageStep("evaluate", 1, 1),
-        ),  # fmt: skip
+        ),
         lineage_walk=_walk(rounds, names),
         policy=PolicyCheck(0, 1_318),
         chain=ChainCheck(
@@ -139,10 +139,10 @@ def _spans(sites: tuple[Site, ...], rounds: int, rng: random.Random) -> tuple[Sp
         work = {s.name: rng.uniform(34, 52) for s in sites}
         send = {s.name: rng.uniform(3, 9) for s in sites}
         end = begin + max(work[s] + send[s] for s in work) + 1.5
-        for s in work:
-            spans.append(Span(s, "compute", begin, begin + work[s], n))
-            spans.append(Span(s, "transfer", begin + work[s], begin + work[s] + send[s], n))
-            spans.append(Span(s, "wait", begin + work[s] + send[s], end, n))
+        for s, work_s in work.items():
+            spans.append(Span(s, "compute", begin, begin + work_s, n))
+            spans.append(Span(s, "transfer", begin + work_s, begin + work_s + send[s], n))
+            spans.append(Span(s, "wait", begin + work_s + send[s], end, n))
         begin = end
     return tuple(spans)
 

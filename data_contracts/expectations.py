@@ -1,0 +1,285 @@
+"""The rules of a contract as a Great Expectations suite: a second opinion on validation, and Data Docs.
+
+Every rule stands in one expectation of GX's own library (1.x), whose `meta` holds the rule's name. What GX has no
+expectation for is computed with pandas and Python into a column of the rule's name that must be True. GX sees values
+only in memory: results and Data Docs hold counts and row numbers, because values may be restricted.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from data_contracts.contract import Contract
+from data_contracts.errors import CausewayError, DataRefused
+from data_contracts.identity import json_value
+from data_contracts.licences import permitted
+from data_contracts.rowchecks import bound_scalar, constants
+from data_contracts.rules import BatchRule, RowRule, batch_rules, row_rules
+from data_contracts.sources.records import source_schema
+from data_contracts.validation import DUPLICATE_KEY, Report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_RESULT = {"result_format": "COMPLETE", "partial_unexpected_count": 0, "include_unexpected_rows": False}
+_ROWS, _PARTITION = "rows", "partition"
+
+
+def suite(contract: Contract) -> Any:
+    """Return the ExpectationSuite of a contract: its row rules, its key, and its batch rules (`meta.scope` partition).
+
+    Row rules expect a frame of `source_schema`; a batch rule expects a column of its name with what was observed.
+    """
+    gx = _gx()
+    expectations = [
+        *(entry for rule in row_rules(contract) for entry in _row_expectations(gx.expectations, rule)),
+        *_key_expectations(gx.expectations, contract),
+        *(_batch_expectation(gx.expectations, rule) for rule in batch_rules(contract)),
+    ]
+    return gx.ExpectationSuite(name=contract.slug, expectations=expectations)
+
+
+def run_expectations(contract: Contract, table: pa.Table, docs_dir: Path | None) -> dict[str, int]:
+    """Run the suite over all records of a partition, as a source gives them, and write Data Docs to `docs_dir`.
+
+    Returns rule -> number of failing rows; for a batch rule 1 when it fails. Memory holds the whole table.
+
+    Raises:
+        DataRefused: the table is not of `source_schema(contract)`.
+        CausewayError: GX could not run an expectation.
+    """
+    schema = source_schema(contract)
+    if not table.schema.equals(schema):
+        raise DataRefused(
+            f"{contract.id}: expectations run over the batches of a source; its columns are {schema.names}"
+        )
+    frame = _frame(contract, table)
+    whole = suite(contract)
+    gx, context = _gx(), _context(docs_dir)
+    verdicts = {rule.name: 0 for rule in row_rules(contract)} | ({DUPLICATE_KEY: 0} if contract.primary_key else {})
+    refused = np.zeros(len(frame), dtype=np.bool_)
+    if len(frame):
+        for name, result in _run(gx, context, contract, whole, _ROWS, frame):
+            verdicts[name] += int(result["unexpected_count"])
+            refused[list(result.get("unexpected_index_list") or [])] = True
+    rules = batch_rules(contract)
+    if rules:
+        observed = {rule.name: [_observed(rule, table.filter(pa.array(~refused)), refused)] for rule in rules}
+        for name, result in _run(gx, context, contract, whole, _PARTITION, _pandas().DataFrame(observed)):
+            verdicts[name] = int(result["unexpected_count"])
+    if docs_dir is not None:
+        context.build_data_docs()
+    return verdicts
+
+
+def agreement(report: Report, verdicts: Mapping[str, int]) -> list[str]:
+    """Return every difference between a validation report and the verdicts of `run_expectations`, as sentences."""
+    failed = {result.rule.name: int(not result.passed) for result in report.batch_results}
+    ours = {**dict(report.reasons), **failed}
+    return [
+        f"{name}: validation counts {ours.get(name, 0)}, expectations {verdicts.get(name, 0)}"
+        for name in sorted({*ours, *verdicts})
+        if ours.get(name, 0) != verdicts.get(name, 0)
+    ]
+
+
+def _gx() -> Any:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
+    import great_expectations
+
+    return great_expectations
+
+
+def _pandas() -> Any:
+    import pandas
+
+    return pandas
+
+
+def _context(docs_dir: Path | None) -> Any:
+    context = _gx().get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False, "metric_calculations": False}
+    for site in list(context.get_site_names()):
+        context.delete_data_docs_site(site)
+    if docs_dir is not None:
+        context.add_data_docs_site(
+            "causeway",
+            {
+                "class_name": "SiteBuilder",
+                "store_backend": {
+                    "class_name": "TupleFilesystemStoreBackend",
+                    "base_directory": str(docs_dir.absolute()),
+                },
+                "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+            },
+        )
+    return context
+
+
+def _run(
+    gx: Any, context: Any, contract: Contract, whole: Any, scope: str, frame: pd.DataFrame
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (rule, GX result) of each expectation of one scope."""
+    name = f"{contract.slug}-{scope}"
+    chosen = [entry for entry in whole.expectations if entry.meta["scope"] == scope]
+    for entry in chosen:
+        entry.id = None
+    part = context.suites.add(gx.ExpectationSuite(name=name, expectations=chosen))
+    asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
+    batch = asset.add_batch_definition_whole_dataframe(name)
+    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=part))
+    outcome = definition.run(batch_parameters={"dataframe": frame}, result_format=_RESULT)
+    for result in outcome.results:
+        rule = result.expectation_config.meta["rule"]
+        if "unexpected_count" not in result.result:
+            raise CausewayError(f"{contract.id}: Great Expectations could not run {rule}: {result.exception_info}")
+        yield rule, result.result
+
+
+def _row_expectations(library: Any, rule: RowRule) -> Iterator[Any]:
+    given, column = rule.arguments, rule.column
+    common = {"meta": {"rule": rule.name, "scope": _ROWS}, "description": rule.description}
+    match rule.kind:
+        case "decodes":
+            yield library.ExpectColumnValuesToBeNull(column=column, **common)
+        case "required":
+            yield library.ExpectColumnValuesToNotBeNull(column=column, **common)
+        case "minLength":
+            yield library.ExpectColumnValueLengthsToBeBetween(column=column, min_value=given["value"], **common)
+        case "maxLength":
+            yield library.ExpectColumnValueLengthsToBeBetween(column=column, max_value=given["value"], **common)
+        case "pattern":
+            yield library.ExpectColumnValuesToMatchRegex(column=column, regex=given["pattern"], **common)
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if given["logicalType"] in _NUMBERS:
+            bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
+            side = "min" if rule.kind.lower().endswith("minimum") else "max"
+            limits = {f"{side}_value": bound, f"strict_{side}": rule.kind.startswith("exclusive")}
+            yield library.ExpectColumnValuesToBeBetween(column=column, **limits, **common)
+        case "enum" | "validValues" if given["logicalType"] in ("string", "integer"):
+            values = constants(given["values"], given["logicalType"]).to_pylist()
+            yield library.ExpectColumnValuesToBeInSet(column=column, value_set=values, **common)
+        case _:
+            yield library.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], **common)
+
+
+_NUMBERS = ("integer", "number")
+
+
+def _key_expectations(library: Any, contract: Contract) -> Iterator[Any]:
+    if contract.primary_key:
+        meta = {"rule": DUPLICATE_KEY, "scope": _ROWS}
+        words = f"no earlier record has the same {', '.join(contract.primary_key)}"
+        yield library.ExpectColumnValuesToBeInSet(column=DUPLICATE_KEY, value_set=[True], meta=meta, description=words)
+
+
+def _batch_expectation(library: Any, rule: BatchRule) -> Any:
+    value = rule.arguments["value"]
+    common = {
+        "column": rule.name,
+        "meta": {"rule": rule.name, "scope": _PARTITION},
+        "description": rule.description,
+        "severity": "critical" if rule.severity == "error" else "warning",
+    }
+    match rule.arguments["operator"]:
+        case "mustNotBe":
+            return library.ExpectColumnValuesToNotBeInSet(value_set=[value], **common)
+        case "mustNotBeBetween":
+            # The figure's column says whether it lies between.
+            return library.ExpectColumnValuesToBeInSet(value_set=[False], **common)
+        case "mustBe":
+            limits = {"min_value": value, "max_value": value}
+        case "mustBeBetween":
+            limits = {"min_value": value[0], "max_value": value[1]}
+        case "mustBeGreaterThan" | "mustBeGreaterOrEqualTo" as operator:
+            limits = {"min_value": value, "strict_min": operator == "mustBeGreaterThan"}
+        case "mustBeLessThan" | "mustBeLessOrEqualTo" as operator:
+            limits = {"max_value": value, "strict_max": operator == "mustBeLessThan"}
+        case other:
+            raise CausewayError(f"rule {rule.name}: {other!r} is no operator")
+    return library.ExpectColumnValuesToBeBetween(**limits, **common)
+
+
+def _frame(contract: Contract, table: pa.Table) -> pd.DataFrame:
+    """The records in pandas (nullable integers: a float column would round 2^53 + 1), and the computed verdicts."""
+    pandas = _pandas()
+    kinds = {pa.int64(): pandas.Int64Dtype(), pa.bool_(): pandas.BooleanDtype()}
+    frame = table.drop_columns(["_raw"]).to_pandas(types_mapper=kinds.get)
+    for rule in row_rules(contract):
+        entries = list(_row_expectations(_gx().expectations, rule))
+        if any(entry.column == rule.name for entry in entries):
+            frame[rule.name] = [_passes(rule, value) for value in table.column(rule.column).to_pylist()]
+    if contract.primary_key:
+        key = list(contract.primary_key)
+        known = frame[key].notna().all(axis=1)
+        frame[DUPLICATE_KEY] = ~(frame.duplicated(key) & known)
+    return frame
+
+
+def _passes(rule: RowRule, value: Any) -> bool:
+    given = rule.arguments
+    if rule.kind == "licence":
+        return isinstance(value, str) and permitted(value, given["allowed"])
+    if value is None:
+        return True
+    match rule.kind:
+        case "type" if given["logicalType"] == "integer":
+            width = given.get("format") or "i64"
+            bits = int(width[1:])
+            low, high = (0, 2**bits - 1) if width[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            return bool(low <= value <= high)
+        case "type":
+            return not isinstance(value, float) or math.isfinite(value)
+        case "multipleOf":
+            if isinstance(value, int) and float(given["value"]).is_integer():
+                return value % int(given["value"]) == 0
+            quotient = value / given["value"]
+            return bool(abs(quotient - round(quotient)) <= 1e-12 * max(abs(quotient), 1.0))
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
+            above, strict = rule.kind.lower().endswith("minimum"), rule.kind.startswith("exclusive")
+            return bool((value > bound if above else value < bound) or (not strict and value == bound))
+        case "enum" | "validValues":
+            return value in constants(given["values"], given["logicalType"]).to_pylist()
+    raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")
+
+
+def _observed(rule: BatchRule, accepted: pa.Table, refused: np.ndarray[Any, np.dtype[np.bool_]]) -> Any:
+    """What a batch rule compares, computed with pandas over the rows that no expectation refused."""
+    given = rule.arguments
+    columns = [accepted.column(name).to_pylist() for name in given.get("columns", ())]
+    rows = list(zip(*columns, strict=True))
+    whole = accepted.num_rows
+    match rule.kind:
+        case "rowCount":
+            count = whole
+        case "quarantineShare":
+            count, whole = int(refused.sum()), len(refused)
+        case "duplicateValues" | "uniqueness":
+            known = [json.dumps([json_value(v) for v in row]) for row in rows if all(v is not None for v in row)]
+            count = int(_pandas().Series(known, dtype=object).duplicated().sum())
+        case "nullValues":
+            count = sum(value is None for row in rows for value in row)
+        case "missingValues":
+            missing = [json_value(value) for value in given["missingValues"]]
+            count = sum(value is None or json_value(value) in missing for row in rows for value in row)
+        case _:
+            valid = [json_value(value) for value in given["validValues"]] if "validValues" in given else None
+            text = _pandas().Series([row[0] for row in rows], dtype="str")
+            bad = np.zeros(len(rows), dtype=np.bool_)
+            if valid is not None:
+                bad |= np.array([json_value(row[0]) not in valid for row in rows], dtype=np.bool_)
+            if "pattern" in given and len(rows):
+                bad |= ~text.str.contains(given["pattern"]).fillna(True).to_numpy(dtype=np.bool_)
+            count = int((bad & text.notna().to_numpy(dtype=np.bool_)).sum())
+    observed = count if given["unit"] == "rows" else 100 * count / whole if whole else 0.0
+    if given["operator"] == "mustNotBeBetween":
+        return bool(given["value"][0] <= observed <= given["value"][1])
+    return observed

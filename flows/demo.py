@@ -1,0 +1,32 @@
+"""The demo: the whole main job on the Python environment just installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from flows.pipeline import Input
+from training.planning import ModelConfig, RunConfig
+
+LIBRARY = Path(__file__).parent.parent / "data_contracts" / "library"
+CONTRACTS = ("software-python-source", "software-package-docs", "legal-licence-texts")
+DATASETS = ("software/python-source", "software/package-docs", "legal/licence-texts")
+ORACLE = "software-package-docs"
+
+
+def inputs() -> list[Input]:
+    """Return the demo's three data sets, all read from this interpreter's packages."""
+    return [Input(contract=str(LIBRARY / f"{n}.yaml"), source="env:", oracle=n == ORACLE) for n in CONTRACTS]
+
+
+def config(quick: bool = False) -> RunConfig:
+    """Return the demo's run: about half a million parameters; `quick` trains a fifth as long, for CI."""
+    return RunConfig(
+        name="quick" if quick else "demo",
+        purpose="commercial pre-training",
+        tokenizer=2048,
+        datasets=list(DATASETS),
+        model=ModelConfig(),
+        rounds=4 if quick else 12,
+        steps=12 if quick else 25,
+        snapshot_every=2 if quick else 4,
+    )

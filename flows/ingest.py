@@ -1,0 +1,167 @@
+"""Ingest: one async flow run per partition, each published by one row."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import acreate_table_artifact
+
+from data_contracts.contract import Contract, load_contract
+from data_contracts.errors import DataRefused
+from data_contracts.oracle import ask_oracle
+from data_contracts.sources import Source, open_source
+from flows.progress import report
+from flows.retries import is_transient
+from training.steps import Only, admit, ingest_one, outstanding
+from training.workspace import Workspace
+
+
+@dataclass
+class Ingested:
+    """What one ingest did, over its partitions. `rows` are one dict a partition, as the artifact shows them."""
+
+    dataset: str
+    partitions: int = 0
+    unchanged: int = 0
+    rows_in: int = 0
+    accepted: int = 0
+    quarantined: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    oracle: dict[str, Any] = field(default_factory=dict)
+
+
+@lru_cache(maxsize=16)
+def _source(contract_path: str, location: str) -> tuple[Contract, Source]:
+    # Listing a source may mean hashing it: the runs of one process share the listing.
+    contract = load_contract(Path(contract_path))
+    return contract, open_source(contract, location)
+
+
+def forget_sources() -> None:
+    """Forget listings, so that the next ingest of a long-lived process sees what has changed."""
+    _source.cache_clear()
+
+
+@task(retries=2, retry_delay_seconds=1, retry_jitter_factor=0.5, retry_condition_fn=is_transient, task_run_name="publish")
+async def publish(home: str, contract: str, source: str, partition: str) -> dict[str, Any]:
+    """Validate one partition and publish its version."""
+    loaded, opened = _source(contract, source)
+    chosen = next((p for p in opened.partitions() if p.value == partition), None)
+    if chosen is None:
+        raise DataRefused(f"{loaded.id}: the source has no partition {partition!r} any more")
+    result = await asyncio.to_thread(ingest_one, Workspace.open(Path(home)), loaded, opened, chosen)
+    v = result.version
+    return {
+        "partition": v.partition,
+        "outcome": result.outcome,
+        "rows_in": v.rows_in,
+        "accepted": v.rows_accepted,
+        "quarantined": v.rows_quarantined,
+        "reasons": ", ".join(f"{name} {count}" for name, count in sorted(v.reasons.items())),
+        "ingest_id": v.ingest_id[:12],
+    }
+
+
+@task(task_run_name="great expectations")
+async def great_expectations(home: str, contract: str, source: str) -> dict[str, Any]:
+    """Run the same rules through Great Expectations, write its Data Docs, and compare the verdicts."""
+    loaded, opened = _source(contract, source)
+    workspace = Workspace.open(Path(home))
+    secret = workspace.keys.secret(f"dataset-{loaded.slug}")
+    answer, _ = await asyncio.to_thread(ask_oracle, loaded, opened, workspace.tables(loaded), secret)
+    return {**asdict(answer), "differences": list(answer.differences), "verdicts": dict(answer.verdicts)}
+
+
+@flow(name="ingest-partition", flow_run_name="ingest {dataset} {partition}")
+async def ingest_partition_flow(home: str, dataset: str, contract: str, source: str, partition: str) -> dict[str, Any]:
+    """Take in one partition.
+
+    Args:
+        home: The --home folder.
+        dataset: The data set's id; it names the run.
+        contract: Path of the contract.
+        source: Where the data is: a path, or env: for the packages of a Python environment.
+        partition: The partition's value.
+    """
+    row = await publish(home, contract, source, partition)
+    get_run_logger().info(
+        "%s %s: %s, %d in, %d accepted, %d quarantined",
+        *(dataset, partition, row["outcome"], row["rows_in"], row["accepted"], row["quarantined"]),
+    )
+    return row
+
+
+@flow(name="ingest", flow_run_name="ingest {contract}")
+async def ingest(
+    home: str,
+    contract: str,
+    source: str,
+    only: Only = "changed",
+    partitions: Sequence[str] = (),
+    max_active: int = 2,
+    oracle: bool = False,
+) -> Ingested:
+    """Take in the partitions of a source that are new, changed, or named; one flow run each.
+
+    A refused or failing partition does not stop the others; the flow fails at the end when any failed.
+
+    Args:
+        home: The --home folder.
+        contract: Path of the contract.
+        source: Where the data is: a path, or env: for the packages of a Python environment.
+        only: changed (new bytes or contract), missing (never ingested), or all.
+        partitions: Only these partition values; empty for every one.
+        max_active: How many partitions are worked on at once.
+        oracle: Let Great Expectations run the same rules over the whole source; its verdicts must agree.
+    """
+    workspace = Workspace.open(Path(home))
+    forget_sources()
+    loaded, opened = await asyncio.to_thread(_source, contract, source)
+    await asyncio.to_thread(admit, workspace, loaded, source)
+    due = await asyncio.to_thread(outstanding, workspace, loaded, opened, only, partitions)
+    done = Ingested(loaded.id, unchanged=due.unchanged)
+    gate = asyncio.Semaphore(max_active)
+
+    async def one(value: str) -> None:
+        async with gate:
+            try:
+                row = await ingest_partition_flow(home, loaded.id, contract, source, value)
+            except Exception as error:
+                done.failed[value] = str(error)
+            else:
+                done.rows.append(row)
+                done.partitions += row["outcome"] != "unchanged"
+                done.rows_in += row["rows_in"]
+                done.accepted += row["accepted"]
+                done.quarantined += row["quarantined"]
+            report(f"ingest {loaded.id}", len(done.rows) + len(done.failed), len(due.todo), value)
+
+    await asyncio.gather(*(one(p.value) for p in due.todo))
+    done.rows.sort(key=lambda row: str(row["partition"]))
+    logger = get_run_logger()
+    logger.info(
+        "%s: %d partitions ingested, %d unchanged, %d rows in, %d accepted, %d quarantined",
+        *(loaded.id, done.partitions, done.unchanged, done.rows_in, done.accepted, done.quarantined),
+    )
+    if done.rows:
+        await acreate_table_artifact(
+            table=done.rows,
+            key=f"ingest-{loaded.slug}".replace("--", "-"),
+            description=f"## {loaded.id}\n{done.rows_in:,} rows in, {done.accepted:,} accepted,"
+            f" {done.quarantined:,} quarantined. `causeway quarantine {loaded.id}` shows why.",
+        )
+    if done.failed:
+        lines = "\n".join(f"  {value}: {why}" for value, why in sorted(done.failed.items()))
+        raise DataRefused(f"{loaded.id}: {len(done.failed)} of {len(due.todo)} partitions failed:\n{lines}")
+    if oracle:
+        done.oracle = await great_expectations(home, contract, source)
+        if done.oracle["differences"]:
+            raise DataRefused(f"{loaded.id}: Great Expectations disagrees:\n  " + "\n  ".join(done.oracle["differences"]))
+    return done

@@ -1,0 +1,83 @@
+"""Export the newest model of a run as a Hugging Face directory with its papers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from data_contracts.catalog.lineage import Node
+from data_contracts.errors import RoundError
+from training.evaluate_site import summary_key
+from training.export import CardDataset, CardEvaluation, ModelCard, export_model
+from training.model import ModelSpec
+from training.rounds.plan import read_plan
+from training.rounds.run import final_parameters
+from training.shards.manifest import read_version
+from training.shards.tokenizers import load
+from training.steps import model_node
+from training.workspace import Workspace
+
+
+def export_path(workspace: Workspace, run: str, number: int) -> Path:
+    """Where a run's model after a round is exported."""
+    return workspace.root / "exports" / f"{run}-{number:06d}"
+
+
+def export_run(workspace: Workspace, run: str, directory: Path | None = None) -> tuple[Path, bool]:
+    """Write the Hugging Face directory of a run's newest model; return it and whether it is new.
+
+    Raises:
+        RoundError: no round is committed. CausewayError: something else lies at `directory`.
+    """
+    plan = read_plan(workspace.home, run)
+    _, parameters, state = final_parameters(workspace.home, plan)
+    if state.round == 0:
+        raise RoundError(f"run {run}: no round is committed yet; run: causeway train")
+    target = directory or export_path(workspace, run, state.round)
+    if directory is None and (target / "config.json").exists():
+        return target, False
+    _, tokenizer_json = load(workspace, plan.tokenizer)
+    datasets, evaluations = [], []
+    for named in plan.datasets:
+        version = read_version(workspace.home, named.dataset, named.version)
+        terms: dict[str, Any] = version.terms
+        licence = terms["licence"].get("expression") or "per record: " + ", ".join(terms["licence"]["allowed"])
+        train = [s for s in version.shards if s.split == "train"]
+        datasets.append(
+            CardDataset(
+                name=version.dataset,
+                version_sha=version.sha,
+                licence=licence,
+                attribution=terms.get("attribution"),
+                records=sum(s.records for s in train),
+                tokens=sum(s.tokens for s in train),
+            )
+        )
+        for site in sorted({s.site for s in version.shards if s.split == "held-out"}):
+            key = summary_key(run, state.round, version.dataset, site)
+            if workspace.home.exists(key):
+                figures = workspace.home.get_json(key)["figures"]
+                evaluations.append(
+                    CardEvaluation(
+                        dataset=f"{version.dataset} at {site}",
+                        documents=figures["after"]["documents"],
+                        bits_per_byte=figures["after"]["bits_per_byte"],
+                        standard_error=figures["after"]["standard_error"],
+                        baseline_bits_per_byte=figures["unigram"]["bits_per_byte"],
+                    )
+                )
+    card = ModelCard(
+        name=plan.name,
+        purpose=plan.purpose,
+        run_id=run,
+        round_number=state.round,
+        model_sha=state.state_sha,
+        datasets=tuple(datasets),
+        evaluations=tuple(evaluations),
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    files = export_model(target, ModelSpec.model_validate(plan.model), parameters, tokenizer_json, card)
+    inputs = [Node(model_node(run, state.round), {}), Node(f"tokenizer/{plan.tokenizer[:12]}", {})]
+    output = Node(f"export/{run}/{state.round}", {f.name.replace(".", "_"): f.sha for f in files})
+    workspace.lineage().emit_once("export", f"{run}/{state.round}/{target}", inputs, [output])
+    return target, True
