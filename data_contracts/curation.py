@@ -29,7 +29,10 @@ _ROW_COLUMNS = ("record_id", "ingest_id", "partition", "split", "text")
 
 @dataclass(frozen=True)
 class CurationResult:
-    """One curation: `log` follows `CURATION_SCHEMA`; `kept` and `removed` add up to the rows, `redacted` are of the kept."""
+    """One curation: `log` follows `CURATION_SCHEMA`.
+
+    `kept` and `removed` add up to the rows; `redacted` are those of the kept in which something is replaced.
+    """
 
     curation_id: str
     log: pa.Table

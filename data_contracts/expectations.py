@@ -1,14 +1,13 @@
 """The rules of a contract as a Great Expectations suite: a second opinion on validation, and Data Docs.
 
 Every rule stands in one expectation of GX's own library (1.x), whose `meta` holds the rule's name. What GX has no
-expectation for is computed with pandas and Python into a column of the rule's name that must be True. GX sees values
-only in memory: results and Data Docs hold counts and row numbers, because values may be restricted.
+expectation for is computed by `verdicts` into a column of the rule's name that must be True; so are patterns, which
+GX's own reads as RE2 or as Python's re, as the version of pandas will have it. GX sees values only in memory: results
+and Data Docs hold counts and row numbers, because values may be restricted.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,12 +18,11 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, DataRefused
-from data_contracts.identity import json_value
-from data_contracts.licences import permitted
 from data_contracts.rowchecks import bound_scalar, constants
 from data_contracts.rules import BatchRule, RowRule, batch_rules, row_rules
 from data_contracts.sources.records import source_schema
 from data_contracts.validation import DUPLICATE_KEY, Report
+from data_contracts.verdicts import observed_by, passes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,7 +70,7 @@ def run_expectations(contract: Contract, table: pa.Table, docs_dir: Path | None)
             refused[list(result.get("unexpected_index_list") or [])] = True
     rules = batch_rules(contract)
     if rules:
-        observed = {rule.name: [_observed(rule, table.filter(pa.array(~refused)), refused)] for rule in rules}
+        observed = {rule.name: [observed_by(rule, table.filter(pa.array(~refused)), refused)] for rule in rules}
         for name, result in _run(gx, context, contract, whole, _PARTITION, _pandas().DataFrame(observed)):
             verdicts[name] = int(result["unexpected_count"])
     if docs_dir is not None:
@@ -156,8 +154,6 @@ def _row_expectations(library: Any, rule: RowRule) -> Iterator[Any]:
             yield library.ExpectColumnValueLengthsToBeBetween(column=column, min_value=given["value"], **common)
         case "maxLength":
             yield library.ExpectColumnValueLengthsToBeBetween(column=column, max_value=given["value"], **common)
-        case "pattern":
-            yield library.ExpectColumnValuesToMatchRegex(column=column, regex=given["pattern"], **common)
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if given["logicalType"] in _NUMBERS:
             bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
             side = "min" if rule.kind.lower().endswith("minimum") else "max"
@@ -215,71 +211,9 @@ def _frame(contract: Contract, table: pa.Table) -> pd.DataFrame:
     for rule in row_rules(contract):
         entries = list(_row_expectations(_gx().expectations, rule))
         if any(entry.column == rule.name for entry in entries):
-            frame[rule.name] = [_passes(rule, value) for value in table.column(rule.column).to_pylist()]
+            frame[rule.name] = [passes(rule, value) for value in table.column(rule.column).to_pylist()]
     if contract.primary_key:
         key = list(contract.primary_key)
         known = frame[key].notna().all(axis=1)
         frame[DUPLICATE_KEY] = ~(frame.duplicated(key) & known)
     return frame
-
-
-def _passes(rule: RowRule, value: Any) -> bool:
-    given = rule.arguments
-    if rule.kind == "licence":
-        return isinstance(value, str) and permitted(value, given["allowed"])
-    if value is None:
-        return True
-    match rule.kind:
-        case "type" if given["logicalType"] == "integer":
-            width = given.get("format") or "i64"
-            bits = int(width[1:])
-            low, high = (0, 2**bits - 1) if width[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-            return bool(low <= value <= high)
-        case "type":
-            return not isinstance(value, float) or math.isfinite(value)
-        case "multipleOf":
-            if isinstance(value, int) and float(given["value"]).is_integer():
-                return value % int(given["value"]) == 0
-            quotient = value / given["value"]
-            return bool(abs(quotient - round(quotient)) <= 1e-12 * max(abs(quotient), 1.0))
-        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
-            above, strict = rule.kind.lower().endswith("minimum"), rule.kind.startswith("exclusive")
-            return bool((value > bound if above else value < bound) or (not strict and value == bound))
-        case "enum" | "validValues":
-            return value in constants(given["values"], given["logicalType"]).to_pylist()
-    raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")
-
-
-def _observed(rule: BatchRule, accepted: pa.Table, refused: np.ndarray[Any, np.dtype[np.bool_]]) -> Any:
-    """What a batch rule compares, computed with pandas over the rows that no expectation refused."""
-    given = rule.arguments
-    columns = [accepted.column(name).to_pylist() for name in given.get("columns", ())]
-    rows = list(zip(*columns, strict=True))
-    whole = accepted.num_rows
-    match rule.kind:
-        case "rowCount":
-            count = whole
-        case "quarantineShare":
-            count, whole = int(refused.sum()), len(refused)
-        case "duplicateValues" | "uniqueness":
-            known = [json.dumps([json_value(v) for v in row]) for row in rows if all(v is not None for v in row)]
-            count = int(_pandas().Series(known, dtype=object).duplicated().sum())
-        case "nullValues":
-            count = sum(value is None for row in rows for value in row)
-        case "missingValues":
-            missing = [json_value(value) for value in given["missingValues"]]
-            count = sum(value is None or json_value(value) in missing for row in rows for value in row)
-        case _:
-            valid = [json_value(value) for value in given["validValues"]] if "validValues" in given else None
-            text = _pandas().Series([row[0] for row in rows], dtype="str")
-            bad = np.zeros(len(rows), dtype=np.bool_)
-            if valid is not None:
-                bad |= np.array([json_value(row[0]) not in valid for row in rows], dtype=np.bool_)
-            if "pattern" in given and len(rows):
-                bad |= ~text.str.contains(given["pattern"]).fillna(True).to_numpy(dtype=np.bool_)
-            count = int((bad & text.notna().to_numpy(dtype=np.bool_)).sum())
-    observed = count if given["unit"] == "rows" else 100 * count / whole if whole else 0.0
-    if given["operator"] == "mustNotBeBetween":
-        return bool(given["value"][0] <= observed <= given["value"][1])
-    return observed

@@ -84,17 +84,16 @@ def splits(contract: Contract, batch: pa.RecordBatch) -> list[Split]:
     """Return the side of each row: held out when its keyed fraction in [0, 1) is below the terms' share.
 
     Hashed are the values of `splitGroup` alone, not the data set: data sets with one key and one group (the modules,
-    descriptions and licences of one distribution) stand on the same side. The text counts as the same when it is equal after `normalise_text`.
+    descriptions and licences of one distribution) stand on the same side. Without a group it is the primary key. The
+    text column counts as the same when it is equal after `normalise_text`.
     """
     terms = contract.terms
     names = terms.split_group or contract.primary_key or (terms.text,)
-    groups = [
-        [
-            normalise_text(value) if name == terms.text and isinstance(value, str) else value
-            for name, value in zip(names, row)
-        ]
-        for row in _rows(batch, names)
-    ]
+    groups = _rows(batch, names)
+    if terms.text in names:
+        text = names.index(terms.text)
+        for values in groups:
+            values[text] = normalise_text(values[text]) if isinstance(values[text], str) else values[text]
     key = terms.held_out_key.encode()
     sides: dict[bytes, Split] = {}
     result: list[Split] = []

@@ -53,7 +53,8 @@ def ingest_partition(
     """
     if contract.sequence == "publication" and publication is None:
         raise DataRefused(
-            f"{contract.id}: partition {partition.value}: its contract orders versions by publication; say when it was published"
+            f"{contract.id}: partition {partition.value}: its contract orders versions by publication; "
+            "say when it was published"
         )
     name = ingest_id(contract.sha, partition.value, partition.source_sha)
     history = tables.versions(partition.value)

@@ -44,7 +44,9 @@ class KeyRing:
         except FileNotFoundError:
             pass
         except ValueError as error:
-            raise CausewayError(f"{path}: not a hex key; restore it from a copy, or move it away to make a new one") from error
+            raise CausewayError(
+                f"{path}: not a hex key; restore it from a copy, or move it away to make a new one"
+            ) from error
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A hard link publishes the whole file or nothing, and two processes that race agree on one key.
         draft = path.with_name(f".{file_name}.{os.getpid()}.{secrets.token_hex(4)}")

@@ -55,7 +55,9 @@ class Display:
         self._on(Event("server", 0, 1, "an embedded Prefect server starts"))
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         listen(None)
         self._progress.stop()
 
@@ -89,11 +91,14 @@ class Display:
         self._progress.update(self._task, description=event.stage, completed=done, left=text, detail=detail)
         if not sys.stderr.isatty() and self._changed(event):
             elapsed = time.monotonic() - self._began
-            self.console.print(f"[{elapsed:6.1f} s] {event.stage}: {detail} {text}".rstrip(), highlight=False, markup=False)
+            self.console.print(
+                f"[{elapsed:6.1f} s] {event.stage}: {detail} {text}".rstrip(), highlight=False, markup=False
+            )
 
     def _changed(self, event: Event) -> bool:
         """On a pipe, say something when the stage changes or a round is done, not for every step."""
-        mark = f"{event.stage}:{int(event.done) if event.stage == 'train' else int(4 * event.done / max(event.total, 1e-9))}"
+        step = event.done if event.stage == "train" else 4 * event.done / max(event.total, 1e-9)
+        mark = f"{event.stage}:{int(step)}"
         changed = mark != self._said
         self._said = mark
         return changed

@@ -44,7 +44,7 @@ async def evaluate_at(home: str, run: str, site: str, max_bytes: int) -> list[di
 
 @flow(name="evaluate", flow_run_name="evaluate {run}")
 async def evaluate(home: str, run: str, max_bytes: int = 200_000) -> list[dict[str, Any]]:
-    """Evaluate a run's newest model on every data set's held-out records, beside the model before training and a unigram.
+    """Evaluate a run's newest model on held-out records, beside the model before training and a unigram.
 
     Args:
         home: The --home folder.

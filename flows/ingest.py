@@ -49,7 +49,9 @@ def forget_sources() -> None:
     _source.cache_clear()
 
 
-@task(retries=2, retry_delay_seconds=1, retry_jitter_factor=0.5, retry_condition_fn=is_transient, task_run_name="publish")
+@task(
+    retries=2, retry_delay_seconds=1, retry_jitter_factor=0.5, retry_condition_fn=is_transient, task_run_name="publish"
+)
 async def publish(home: str, contract: str, source: str, partition: str) -> dict[str, Any]:
     """Validate one partition and publish its version."""
     loaded, opened = _source(contract, source)
@@ -163,5 +165,7 @@ async def ingest(
     if oracle:
         done.oracle = await great_expectations(home, contract, source)
         if done.oracle["differences"]:
-            raise DataRefused(f"{loaded.id}: Great Expectations disagrees:\n  " + "\n  ".join(done.oracle["differences"]))
+            raise DataRefused(
+                f"{loaded.id}: Great Expectations disagrees:\n  " + "\n  ".join(done.oracle["differences"])
+            )
     return done

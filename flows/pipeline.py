@@ -138,9 +138,7 @@ def _document(
     plan = read_plan(workspace.home, run)
     current = {i.dataset: workspace.tables(workspace.contract(i.dataset)).current() for i in ingested}
     versions = [v for by_partition in current.values() for v in by_partition.values()]
-    contributions = [
-        size for s in plan.sites for _, size in workspace.store(s.name).list(f"runs/{run}/contributions")
-    ]
+    contributions = [size for s in plan.sites for _, size in workspace.store(s.name).list(f"runs/{run}/contributions")]
     return {
         "run": run,
         "records_in": sum(v.rows_in for v in versions),

@@ -27,7 +27,9 @@ def configure(home: Path, console_logs: bool = False) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if "PREFECT_API_URL" not in os.environ:
-        os.environ["PREFECT_HOME"] = str(home.absolute() / "prefect")
+        folder = home.absolute() / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ["PREFECT_HOME"] = str(folder)
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_ENABLED", "true")
         # A cold server takes 14 s on two busy cores; Prefect's own limit is 20.
         os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")

@@ -1,4 +1,4 @@
-"""Shard: a tokenizer, a placement that the policy permits, Arrow shards with manifests at the sites, a plan's versions."""
+"""Shard: a tokenizer, a placement that the policy permits, Arrow shards with manifests at the sites, a plan."""
 
 from __future__ import annotations
 

@@ -15,6 +15,8 @@ from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact,
 
 from data_contracts.errors import ObjectMissing, RoundError, StoreError
 from flows.progress import report
+from training.rounds.commit import ChainState
+from training.rounds.contribution import Contribution, Header
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import replay, start_state
 from training.steps import record_round
@@ -71,7 +73,9 @@ async def _revive(workspace: Workspace, plan: Plan, dead: _Process, log_dir: Pat
     said = (await dead.process.stderr.read()).decode(errors="replace").strip() if dead.process.stderr else ""
     last = said.splitlines()[-1] if said else f"no message, exit {dead.process.returncode}"
     if dead.restarts >= MAX_RESTARTS:
-        raise RoundError(f"site {dead.site} ended {dead.restarts + 1} times, the last time with: {said[-2000:] or last}")
+        raise RoundError(
+            f"site {dead.site} ended {dead.restarts + 1} times, the last time with: {said[-2000:] or last}"
+        )
     pause = min(10.0, 0.5 * 2**dead.restarts)
     logger.warning("site %s ended (%s); starting it again in %.1f s", dead.site, last, pause)
     report("train", -1, plan.rounds, f"site {dead.site} ended; starting it again")
@@ -101,7 +105,7 @@ async def train(home: str, run: str, loader_log: str | None = None) -> Trained:
     try:
         while state.round < plan.rounds:
             # A chain that is whole already starts no site: the first look comes before the first process.
-            for after, document, inputs in await asyncio.to_thread(lambda s=state: list(replay(workspace.home, plan, s))):
+            for after, document, inputs in await asyncio.to_thread(_news, workspace, plan, state):
                 await asyncio.to_thread(record_round, workspace, plan, after.round, after.state_sha, inputs)
                 state = after
                 losses = {c.header.site: c.header.loss for c in inputs}
@@ -131,6 +135,13 @@ async def train(home: str, run: str, loader_log: str | None = None) -> Trained:
     return done
 
 
+def _news(
+    workspace: Workspace, plan: Plan, state: ChainState
+) -> list[tuple[ChainState, dict[str, Any], list[Contribution]]]:
+    """Return the rounds committed since a state."""
+    return list(replay(workspace.home, plan, state))
+
+
 async def _end(processes: dict[str, _Process]) -> None:
     """End the sites that still run: they publish nothing half, and go on from the chain when started again."""
     alive = [p.process for p in processes.values() if p.process.returncode is None]
@@ -143,7 +154,7 @@ async def _end(processes: dict[str, _Process]) -> None:
             process.kill()
 
 
-def _row(document: dict[str, Any], header: Any, number: int) -> dict[str, Any]:
+def _row(document: dict[str, Any], header: Header, number: int) -> dict[str, Any]:
     weight = next(i["weight"] for i in document["inputs"] if i["site"] == header.site)
     return {
         "round": number,
@@ -173,5 +184,7 @@ def _report(workspace: Workspace, plan: Plan, committed: int) -> None:
             steps += lease["step"] / lease["steps"]
         if lease.get("loss") is not None:
             losses.append(f"{site.name} {lease['loss']:.2f}")
-    detail = f"round {min(committed + 1, plan.rounds)} of {plan.rounds}" + (f", loss {', '.join(losses)}" if losses else "")
+    detail = f"round {min(committed + 1, plan.rounds)} of {plan.rounds}" + (
+        f", loss {', '.join(losses)}" if losses else ""
+    )
     report("train", committed + steps / len(plan.sites), plan.rounds, detail)

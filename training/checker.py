@@ -88,8 +88,12 @@ def _licences(tables: Tables, terms: TrainingTerms, what: str) -> Iterator[Viola
         if not version.rows_accepted:
             continue
         rows = tables.read_accepted(version, ["record_id", column])
-        known = {v: bool(v) and licences.permitted(v, terms.licences_allowed) for v in set(rows.column(column).to_pylist())}
-        for record_id, licence in zip(rows.column("record_id").to_pylist(), rows.column(column).to_pylist(), strict=True):
+        known = {
+            v: bool(v) and licences.permitted(v, terms.licences_allowed) for v in set(rows.column(column).to_pylist())
+        }
+        for record_id, licence in zip(
+            rows.column("record_id").to_pylist(), rows.column(column).to_pylist(), strict=True
+        ):
             allowed = known[licence]
             reason = f"licence.allowed: {licence!r} is not on the list."
             yield None if allowed else Violation(f"{what}/accepted record {record_id}", (reason,))
@@ -119,7 +123,9 @@ def _shards(workspace: Workspace, store: Store, place: Site, head: TermsHead) ->
             continue
         yield _records(workspace, store, manifest, what, allowed_records)
     for key in (k for k in keys if k.endswith(".arrow") and k not in named):
-        yield Violation(f"{store.url}/{key}", ("a shard without a manifest: nothing says what it is or why it may be here.",))
+        yield Violation(
+            f"{store.url}/{key}", ("a shard without a manifest: nothing says what it is or why it may be here.",)
+        )
 
 
 def _records(
@@ -148,7 +154,9 @@ def _records(
         return Violation(what, (str(error),))
     if strangers:
         first = sorted(strangers)[0]
-        return Violation(what, (f"{len(strangers)} records are not accepted {manifest.split} rows, the first {first}.",))
+        return Violation(
+            what, (f"{len(strangers)} records are not accepted {manifest.split} rows, the first {first}.",)
+        )
     return None
 
 

@@ -31,7 +31,7 @@ from training.evaluation import (
     to_parquet,
 )
 from training.model import ModelSpec
-from training.rounds import merge
+from training.rounds.codec import Tensors
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import final_parameters
 from training.shards.manifest import DatasetVersion, ShardRef, read_version
@@ -97,7 +97,8 @@ def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list
             tokens = np.array(shard.tokens[shard.offsets[row] : shard.offsets[row + 1] - 1])
             found.append(Document(record_id, tokens, int(shard.text_bytes[row])))
     found.sort(key=lambda d: d.record_id)
-    chosen, size = [], 0
+    chosen: list[Document] = []
+    size = 0
     for document in found:
         if chosen and size + document.text_bytes > max_bytes:
             continue
@@ -115,7 +116,7 @@ def _counts(store: Store, version: DatasetVersion, site: str, plan: Plan) -> np.
     return counts
 
 
-def _score(plan: Plan, parameters: merge.Tensors, documents: list[Document]) -> list[DocumentScore]:
+def _score(plan: Plan, parameters: Tensors, documents: list[Document]) -> list[DocumentScore]:
     spec = ModelSpec.model_validate(plan.model)
     model = models.build(spec, plan.seed)
     models.load_parameters(model, parameters)

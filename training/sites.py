@@ -105,7 +105,7 @@ def load_sites(path: Path, root: Path) -> Sites:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise CausewayError("\n".join(lines)) from error
-    sites = []
+    sites: list[Site] = []
     for entry in sorted(parsed.site, key=lambda e: e.name):
         if not _NAME.fullmatch(entry.name) or entry.name == "home":
             raise CausewayError(f"{path}: site name {entry.name!r}: use a-z, 0-9 and '-', not 'home'")

@@ -59,7 +59,7 @@ class Outstanding:
 def outstanding(
     workspace: Workspace, contract: Contract, source: Source, only: Only = "changed", partitions: Sequence[str] = ()
 ) -> Outstanding:
-    """Return the partitions to ingest: `changed` (new or other bytes or contract), `missing` (never ingested), or `all`.
+    """Return the partitions to ingest: `changed` (new, other bytes or contract), `missing` (never ingested), or `all`.
 
     Raises:
         DataRefused: a named partition is not in the source.
@@ -67,7 +67,9 @@ def outstanding(
     found = source.partitions()
     unknown = sorted(set(partitions) - {p.value for p in found})
     if unknown:
-        raise DataRefused(f"{contract.id}: no partition {', '.join(unknown)}; the source has {', '.join(p.value for p in found)}")
+        raise DataRefused(
+            f"{contract.id}: no partition {', '.join(unknown)}; the source has {', '.join(p.value for p in found)}"
+        )
     chosen = [p for p in found if not partitions or p.value in partitions]
     newest: dict[str, PartitionVersion] = {v.partition: v for v in workspace.tables(contract).versions()}
 
@@ -95,7 +97,12 @@ def ingest_one(workspace: Workspace, contract: Contract, source: Source, partiti
             contract, source, partition, workspace.tables(contract), secret, dt.datetime.now(dt.UTC)
         )
         v = result.version
-        facts = {"verdict": v.verdict, "rows_in": v.rows_in, "accepted": v.rows_accepted, "quarantined": v.rows_quarantined}
+        facts = {
+            "verdict": v.verdict,
+            "rows_in": v.rows_in,
+            "accepted": v.rows_accepted,
+            "quarantined": v.rows_quarantined,
+        }
         job.outputs.append(Node(partition_node(v.dataset, v.partition, v.ingest_id), facts))
     return result
 
@@ -122,7 +129,9 @@ def curate_set(workspace: Workspace, contract: Contract) -> tuple[dict[str, Any]
         if result.log.num_rows:
             tables.append_curation(result.log)
         reasons: dict[str, int] = {}
-        for action, reason in zip(result.log.column("action").to_pylist(), result.log.column("reason").to_pylist(), strict=True):
+        for action, reason in zip(
+            result.log.column("action").to_pylist(), result.log.column("reason").to_pylist(), strict=True
+        ):
             if action == "remove":
                 reasons[reason] = reasons.get(reason, 0) + 1
         summary = {
@@ -207,10 +216,14 @@ def record_round(workspace: Workspace, plan: Plan, number: int, state_sha: str, 
     sent = []
     for one in inputs:
         h = one.header
-        node = Node(f"contribution/{one.sha[:12]}", {"site": h.site, "round": h.round, "tokens": h.tokens, "loss": h.loss})
+        node = Node(
+            f"contribution/{one.sha[:12]}", {"site": h.site, "round": h.round, "tokens": h.tokens, "loss": h.loss}
+        )
         used = [Node(f"version/{d}@{versions[d][:12]}", {}) for d in h.tokens_by_dataset]
         lineage.emit_once("train", one.sha, [Node(model_node(plan.run, number - 1), {}), *used], [node])
         sent.append(node)
     key = f"{plan.run}/{number}"
     output = Node(model_node(plan.run, number), {"state": state_sha})
-    lineage.emit_once("merge", key, [*sent, Node(model_node(plan.run, number - 1), {})], [Node(f"round/{key}", {}), output])
+    lineage.emit_once(
+        "merge", key, [*sent, Node(model_node(plan.run, number - 1), {})], [Node(f"round/{key}", {}), output]
+    )

@@ -69,7 +69,9 @@ def verify_run(workspace: Workspace, run: str) -> Verification:
     state, rounds, tokens = _verify_chain(workspace, plan, checks)
     if rounds < plan.rounds and not checks.problems:
         key = commit_key(run, rounds + 1)
-        checks.problems.append(f"{home.url}/{key}: the chain ends at round {rounds} of {plan.rounds}; go on with: causeway train")
+        checks.problems.append(
+            f"{home.url}/{key}: the chain ends at round {rounds} of {plan.rounds}; go on with: causeway train"
+        )
     return Verification(run, rounds, checks.objects, tuple(checks.problems), state.state_sha if state else "", tokens)
 
 

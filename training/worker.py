@@ -39,8 +39,8 @@ from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.closing import Closer
 from training.rounds.commit import ChainState, Slot, advance, check_against, lanes_of
-from training.rounds.run import newest_state, read_run_data
 from training.rounds.plan import Plan, read_plan
+from training.rounds.run import newest_state, read_run_data
 from training.shards.loader import Loader
 from training.shards.order import next_claims, unroll
 
@@ -187,7 +187,7 @@ class SiteWorker:
         return False
 
     def _await_commit(self, state: ChainState) -> tuple[ChainState, dict[str, Any]] | None:
-        """Return the next commit and the state after it; None when the terms changed and the round must be made again."""
+        """Return the next commit and the state after it; None when the terms changed: the round must be made again."""
         started = looked = time.monotonic()
         while True:
             self._check_stop()

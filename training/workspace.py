@@ -1,9 +1,9 @@
 """One `--home` folder: the home store, the sites' stores, the keys, and the contracts in use. What the CLI opens first.
 
-    home/            plans, chains, snapshots, data set versions, terms in force, lineage
-    sites/<name>/    one store a site: shards, contributions, and the tables of data sets that must lie there
-    keys/            0600, outside every store
-    prefect/         the embedded Prefect server's database
+home/            plans, chains, snapshots, data set versions, terms in force, lineage
+sites/<name>/    one store a site: shards, contributions, and the tables of data sets that must lie there
+keys/            0600, outside every store
+prefect/         the embedded Prefect server's database
 """
 
 from __future__ import annotations

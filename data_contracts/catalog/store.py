@@ -49,7 +49,9 @@ class Store:
                 return cls(str(root), LocalStore(prefix=root), root)
             return cls(text, from_url(text))
         except (OSError, BaseError) as error:
-            raise StoreError(f"{text}: this store cannot be opened: {error}; check the path and its permissions") from error
+            raise StoreError(
+                f"{text}: this store cannot be opened: {error}; check the path and its permissions"
+            ) from error
 
     def uri(self, key: str) -> str:
         """Return the path or URL of a key, for libraries that open it themselves (Delta)."""

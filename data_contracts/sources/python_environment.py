@@ -167,7 +167,7 @@ def _listing(root: Path, _changed_ns: int) -> tuple[_Installed, ...]:
     for dist in importlib.metadata.distributions(path=[str(root)]):
         try:
             installed = _installed(dist)
-        except Exception as error:  # noqa: BLE001  metadata is written by anybody: one bad package must not hide 168
+        except Exception as error:  # metadata is written by anybody: one bad package must not hide 168
             _LOG.warning("%s: a distribution without readable metadata is left out: %s", root, error)
             continue
         if installed is not None:

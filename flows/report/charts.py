@@ -2,8 +2,8 @@
 
 Drawn with matplotlib's SVG backend and no pyplot. The same facts give the same bytes: fixed hash salt, no date, no
 version. Text stays text, so it can be searched and takes the page's font. Lengths are points (1/72 inch); a chart is
-drawn WIDE for desks and print or NARROW for phones, and as high as its rows need. Colours are those of Okabe and Ito (2008), told apart by readers
-with any colour vision; from the ninth series on a hatch or dash is added.
+drawn WIDE for desks and print or NARROW for phones, and as high as its rows need. Colours are those of Okabe and Ito
+(2008), told apart by readers with any colour vision; from the ninth series on a hatch or dash is added.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def style() -> Iterator[None]:
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
-        matplotlib.rcParams.update(_RC)  # type: ignore[arg-type]
+        matplotlib.rcParams.update(_RC)
         # Text is not drawn from matplotlib's font, so that it lacks a name's characters does not matter.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
@@ -88,7 +88,7 @@ def svg(fig: Figure, name: str, title: str) -> str:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     stream = io.StringIO()
-    FigureCanvasSVG(fig).print_svg(stream, metadata={"Date": None, "Creator": None})  # type: ignore[no-untyped-call]
+    FigureCanvasSVG(fig).print_svg(stream, metadata={"Date": None, "Creator": None})
     text = stream.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", text, flags=re.DOTALL)

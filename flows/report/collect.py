@@ -80,13 +80,8 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
         transfers=tuple(_transfers(workspace, plan, committed)),
         lineage_steps=steps,
         lineage_walk=walk,
-        policy=policy
-        and PolicyCheck(
-            len(policy.violations),
-            policy.objects,
-            tuple(f"{v.object}: {' '.join(v.reasons)}" for v in policy.violations),
-        ),
-        chain=chain and ChainCheck(chain.ok, chain.rounds, chain.state_sha, "\n".join(chain.problems)),
+        policy=None if policy is None else _policy(policy),
+        chain=None if chain is None else ChainCheck(chain.ok, chain.rounds, chain.state_sha, "\n".join(chain.problems)),
         commands=(
             Command(f"causeway verify {run}", "recompute the chain from its contributions to the model"),
             Command(f"causeway lineage show {run}", "walk from the model back to source files"),
@@ -100,6 +95,11 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
             "machine": platform.machine(),
         },
     )
+
+
+def _policy(found: Checked) -> PolicyCheck:
+    findings = tuple(f"{v.object}: {' '.join(v.reasons)}" for v in found.violations)
+    return PolicyCheck(len(found.violations), found.objects, findings)
 
 
 def _dataset(workspace: Workspace, contract: Contract) -> DataSet:
@@ -218,9 +218,7 @@ def _alone(workspace: Workspace, prefix: str, summary: dict[str, Any]) -> bool:
     return sum(key.rsplit("/", 1)[1].startswith(f"{slug}.") for key, _ in workspace.home.list(prefix)) == 1
 
 
-def _transfers(
-    workspace: Workspace, plan: Plan, committed: list[tuple[int, list[Contribution]]]
-) -> Iterable[Transfer]:
+def _transfers(workspace: Workspace, plan: Plan, committed: list[tuple[int, list[Contribution]]]) -> Iterable[Transfer]:
     """Every byte that left a site: what it published, and what it wrote to the home store."""
     home = workspace.home
     for listed in plan.sites:

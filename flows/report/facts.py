@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Example:
-    """Where one refused record is: its keyed id (None when its key could not be read) and source file; never its text."""
+    """Where one refused record is: its keyed id (None: its key could not be read) and source file; never its text."""
 
     record_id: str | None
     source_file: str
@@ -66,7 +66,7 @@ class Site:
 
 @dataclass(frozen=True)
 class Placement:
-    """May this data set be held and trained on at this site? The sentences name the clause; tokens > 0: placed there."""
+    """May this data set be held and trained on at this site? Sentences name the clause; tokens > 0: placed there."""
 
     data_set: str
     site: str

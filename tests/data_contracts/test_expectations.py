@@ -4,13 +4,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.expectations import agreement, run_expectations, suite
 from data_contracts.rules import batch_rules, row_rules
 from data_contracts.validation import DUPLICATE_KEY, Report, validate
+from data_contracts.verdicts import matches
 from tests.data_contracts.making import SECRET, batch, column, make_contract
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -99,9 +103,11 @@ def test_expectations_and_validation_count_the_same_failing_rows(contract: Contr
     report, verdicts = both(contract, [*rows, {**GOOD, "key": "k3"}], tmp_path / "docs")
     assert agreement(report, verdicts) == []
     failed = {name for name, count in verdicts.items() if count}
-    assert len(failed) >= 22 and report.verdict == "refused"
+    assert len(failed) >= 22
+    assert report.verdict == "refused"
     pages = {path.name: path.read_text() for path in (tmp_path / "docs").rglob("*.html")}
-    assert "index.html" in pages and len(pages) >= 5
+    assert "index.html" in pages
+    assert len(pages) >= 5
     assert any("content has at least 2 characters" in page for page in pages.values())
     assert not any("nonsense" in page or "ééééé" in page for page in pages.values())
 
@@ -123,3 +129,24 @@ def test_a_difference_is_told_with_both_counts(contract: Contract) -> None:
 def test_a_table_that_is_not_of_the_source_is_refused(contract: Contract) -> None:
     with pytest.raises(DataRefused, match="_source_file"):
         run_expectations(contract, pa.table({"key": ["k"]}), None)
+
+
+PATTERNS = [
+    r"^\w+$",
+    r"\S",
+    r"[^\s$]",
+    r"a$|b\z",
+    r"^[$\d]*$",
+    r"\bé",
+    r"(?i)É",
+    r"(?m)^a$",
+    r"[[:alpha:]]",
+    r"\p{L}",
+    r"[^]$]",
+    r".",
+]
+
+
+@given(st.sampled_from(PATTERNS), st.text(st.sampled_from("abÉé1$ \n\v\t\r_"), max_size=6))
+def test_patterns_mean_in_python_what_they_mean_in_re2(pattern: str, text: str) -> None:
+    assert matches(pattern, text) == pc.match_substring_regex(pa.array([text]), pattern)[0].as_py()

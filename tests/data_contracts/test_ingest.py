@@ -48,10 +48,12 @@ B = [{"key": "a", "content": "banana"}]
 
 def test_a_new_partition_is_published_with_its_counts(tmp_path: Path) -> None:
     result = ingest(tmp_path, A)
-    assert result.outcome == "published" and tables(tmp_path).versions() == [result.version]
+    assert result.outcome == "published"
+    assert tables(tmp_path).versions() == [result.version]
     found = result.version
     assert (found.rows_in, found.rows_accepted, found.rows_quarantined, found.sequence) == (2, 1, 1, 1)
-    assert found.published_at == "2026-03-04T05:06:07.000000+00:00" and found.reasons == {"content.minLength": 1}
+    assert found.published_at == "2026-03-04T05:06:07.000000+00:00"
+    assert found.reasons == {"content.minLength": 1}
     assert found.bytes_in == (tmp_path / "in" / "monday.jsonl").stat().st_size
     assert texts(tmp_path) == ["apple"]
     assert tables(tmp_path).read_quarantine(found).column("reasons").to_pylist() == [["content.minLength"]]
@@ -59,19 +61,23 @@ def test_a_new_partition_is_published_with_its_counts(tmp_path: Path) -> None:
 
 def test_the_same_bytes_again_are_unchanged_and_add_no_row(tmp_path: Path) -> None:
     first, second = ingest(tmp_path, A), ingest(tmp_path, A)
-    assert second.outcome == "unchanged" and second.version == first.version
-    assert second.report.rows_accepted == 1 and len(tables(tmp_path).versions()) == 1
+    assert second.outcome == "unchanged"
+    assert second.version == first.version
+    assert second.report.rows_accepted == 1
+    assert len(tables(tmp_path).versions()) == 1
 
 
 def test_new_bytes_restate_the_partition(tmp_path: Path) -> None:
     ingest(tmp_path, A)
-    assert ingest(tmp_path, B).outcome == "restated" and texts(tmp_path) == ["banana"]
+    assert ingest(tmp_path, B).outcome == "restated"
+    assert texts(tmp_path) == ["banana"]
 
 
 def test_a_new_contract_over_the_same_bytes_restates_the_partition(tmp_path: Path) -> None:
     first = ingest(tmp_path, A)
     second = ingest(tmp_path, A, made=make_contract(tmp_path, reader=READER, version="1.1.0"))
-    assert second.outcome == "restated" and second.version.contract_version == "1.1.0"
+    assert second.outcome == "restated"
+    assert second.version.contract_version == "1.1.0"
     assert first.version.ingest_id != second.version.ingest_id
 
 
@@ -79,9 +85,12 @@ def test_bytes_that_return_name_the_old_attempt_and_write_no_row_again(tmp_path:
     first = ingest(tmp_path, A)
     ingest(tmp_path, B)
     third = ingest(tmp_path, A)
-    assert third.outcome == "restated" and third.version.attempt_id == first.version.attempt_id
-    assert third.version.sequence == 3 and texts(tmp_path) == ["apple"]
-    assert ingest(tmp_path, A).outcome == "unchanged" and ingest(tmp_path, B).outcome == "restated"
+    assert third.outcome == "restated"
+    assert third.version.attempt_id == first.version.attempt_id
+    assert third.version.sequence == 3
+    assert texts(tmp_path) == ["apple"]
+    assert ingest(tmp_path, A).outcome == "unchanged"
+    assert ingest(tmp_path, B).outcome == "restated"
 
 
 def test_a_refused_restatement_leaves_what_was_current(tmp_path: Path) -> None:
@@ -89,8 +98,10 @@ def test_a_refused_restatement_leaves_what_was_current(tmp_path: Path) -> None:
     first = ingest(tmp_path, A, made=made)
     bad = ingest(tmp_path, [{"key": "x", "content": "no"}], made=made)
     again = ingest(tmp_path, [{"key": "x", "content": "no"}], made=made)
-    assert (bad.outcome, again.outcome) == ("refused", "refused") and again.version == bad.version
-    assert texts(tmp_path) == ["apple"] and len(tables(tmp_path).versions()) == 2
+    assert (bad.outcome, again.outcome) == ("refused", "refused")
+    assert again.version == bad.version
+    assert texts(tmp_path) == ["apple"]
+    assert len(tables(tmp_path).versions()) == 2
     assert ingest(tmp_path, A, made=made).version == first.version
     with pytest.raises(DataRefused):
         tables(tmp_path).read_accepted(bad.version)
@@ -99,18 +110,22 @@ def test_a_refused_restatement_leaves_what_was_current(tmp_path: Path) -> None:
 
 def test_an_empty_partition_is_recorded_and_reads_as_no_rows(tmp_path: Path) -> None:
     assert ingest(tmp_path, A).outcome == "published"
-    assert ingest(tmp_path, []).outcome == "empty" and texts(tmp_path) == []
+    assert ingest(tmp_path, []).outcome == "empty"
+    assert texts(tmp_path) == []
 
 
 def test_an_older_publication_that_arrives_late_does_not_become_current(tmp_path: Path) -> None:
     made = make_contract(tmp_path, reader=READER, sequence="publication")
     ingest(tmp_path, B, made=made, publication=NOW)
     late = ingest(tmp_path, A, made=made, publication=NOW - datetime.timedelta(days=1))
-    assert late.version.rows_accepted == 1 and texts(tmp_path) == ["banana"]
+    assert late.version.rows_accepted == 1
+    assert texts(tmp_path) == ["banana"]
     known = ingest(tmp_path, A, made=made, publication=NOW - datetime.timedelta(days=1))
-    assert known.outcome == "unchanged" and len(tables(tmp_path).versions()) == 2
+    assert known.outcome == "unchanged"
+    assert len(tables(tmp_path).versions()) == 2
     newer = ingest(tmp_path, A, made=made, publication=NOW + datetime.timedelta(days=1))
-    assert newer.version.attempt_id == late.version.attempt_id and texts(tmp_path) == ["apple"]
+    assert newer.version.attempt_id == late.version.attempt_id
+    assert texts(tmp_path) == ["apple"]
 
 
 def test_a_contract_that_orders_by_publication_needs_its_time(tmp_path: Path) -> None:
@@ -128,7 +143,8 @@ def test_rows_of_a_writer_that_died_before_publishing_are_not_read(tmp_path: Pat
     source = open_source(made, str(write_lines(tmp_path / "in" / "monday.jsonl", A).parent))
     with pytest.raises(KeyboardInterrupt):
         ingest_partition(made, source, source.partitions()[0], Dies(found.store, found.slug), SECRET, NOW)
-    assert found.current() == {} and ingest(tmp_path, A, made=made).version.rows_accepted == 1
+    assert found.current() == {}
+    assert ingest(tmp_path, A, made=made).version.rows_accepted == 1
     assert texts(tmp_path) == ["apple"]
 
 

@@ -55,7 +55,8 @@ def test_a_published_version_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_data_set_without_tables_has_no_versions(tmp_path: Path) -> None:
-    assert tables(tmp_path).versions() == [] and tables(tmp_path).current() == {}
+    assert tables(tmp_path).versions() == []
+    assert tables(tmp_path).current() == {}
 
 
 def test_accepted_rows_come_back_sorted_by_record_id(tmp_path: Path) -> None:
@@ -122,7 +123,8 @@ def test_the_log_keeps_no_statistics_of_the_text(tmp_path: Path) -> None:
         p.read_text() for p in sorted((tmp_path / "tables" / "test--notes" / "accepted" / "_delta_log").glob("*.json"))
     )
     stats = [json.loads(json.loads(line)["add"]["stats"]) for line in log.splitlines() if '"add"' in line]
-    assert stats and all(set(entry["minValues"]) == {"record_id", "partition"} for entry in stats)
+    assert stats
+    assert all(set(entry["minValues"]) == {"record_id", "partition"} for entry in stats)
     assert "text of" not in log
 
 
@@ -138,7 +140,8 @@ def test_a_newer_contract_may_add_a_column_but_not_change_a_type(tmp_path: Path)
 
 def test_the_ingest_id_names_contract_partition_and_source() -> None:
     names = {ingest_id(*given) for given in (("c", "p", "s"), ("d", "p", "s"), ("c", "q", "s"), ("c", "p", "t"))}
-    assert len(names) == 4 and ingest_id("c", "p", "s") in names
+    assert len(names) == 4
+    assert ingest_id("c", "p", "s") in names
 
 
 def _write(folder: Path, worker: int, count: int) -> None:

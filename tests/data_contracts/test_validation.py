@@ -30,30 +30,38 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Contract:
 
 def test_an_accepted_row_knows_who_it_is_and_where_it_came_from(keyed: Contract) -> None:
     report, (row,), bad = run(keyed, batch(keyed, [{"key": "a", "day": "d", "content": "four"}]))
-    assert report.verdict == "accepted" and bad == []
+    assert report.verdict == "accepted"
+    assert bad == []
     assert (row["partition"], row["ingest_id"], row["attempt_id"]) == ("p", "i", "t")
     assert (row["source_file"], row["source_line"], row["text_bytes"]) == ("file", 1, 4)
-    assert len(row["record_id"]) == 32 and row["split"] in ("train", "held-out")
+    assert len(row["record_id"]) == 32
+    assert row["split"] in ("train", "held-out")
 
 
 def test_text_bytes_are_bytes_of_utf8_not_characters(keyed: Contract) -> None:
     report, (row,), _ = run(keyed, batch(keyed, [{"key": "a", "content": "Zürich"}]))
-    assert row["text_bytes"] == 7 and report.bytes_in == 7
+    assert row["text_bytes"] == 7
+    assert report.bytes_in == 7
 
 
 def test_a_refused_row_carries_every_rule_it_fails_and_the_row_itself(keyed: Contract) -> None:
     report, good, (row,) = run(keyed, batch(keyed, [{"day": "d", "content": "xy"}]))
-    assert good == [] and row["reasons"] == ["key.required", "content.minLength"]
+    assert good == []
+    assert row["reasons"] == ["key.required", "content.minLength"]
     assert set(json.loads(row["detail"])) == {"key.required", "content.minLength"}
-    assert json.loads(row["raw"]) == {"key": None, "day": "d", "content": "xy"} and row["record_id"] is None
-    assert report.reasons == {"key.required": 1, "content.minLength": 1} and report.rows_quarantined == 1
+    assert json.loads(row["raw"]) == {"key": None, "day": "d", "content": "xy"}
+    assert row["record_id"] is None
+    assert report.reasons == {"key.required": 1, "content.minLength": 1}
+    assert report.rows_quarantined == 1
 
 
 def test_an_undecodable_record_keeps_its_bytes_and_says_why(keyed: Contract) -> None:
     rows = batch(keyed, [{"key": "a"}], fault="not UTF-8: byte 3 is 0xff", raw=b"abc\xff")
     report, _, (row,) = run(keyed, rows)
-    assert "record.decodes" in row["reasons"] and row["raw"] == b"abc\xff".hex()
-    assert json.loads(row["detail"])["record.decodes"] == "not UTF-8: byte 3 is 0xff" and report.bytes_in == 4
+    assert "record.decodes" in row["reasons"]
+    assert row["raw"] == b"abc\xff".hex()
+    assert json.loads(row["detail"])["record.decodes"] == "not UTF-8: byte 3 is 0xff"
+    assert report.bytes_in == 4
 
 
 def test_of_one_key_the_first_record_counts_also_across_batches(keyed: Contract) -> None:
@@ -76,7 +84,8 @@ def test_a_licence_that_is_unknown_or_not_listed_is_refused(tmp_path: Path) -> N
     stated = ["MIT", "GPL-3.0-only OR MIT", "GPL-3.0-only", None]
     rows = [{"key": str(n), "content": "text", "licence": licence} for n, licence in enumerate(stated)]
     report, good, _ = run(contract, batch(contract, rows))
-    assert [row["licence"] for row in good] == stated[:2] and report.reasons == {"licence.allowed": 2}
+    assert [row["licence"] for row in good] == stated[:2]
+    assert report.reasons == {"licence.allowed": 2}
 
 
 def judged(tmp_path: Path, check: dict[str, Any], rows: list[dict[str, Any]], **more: Any) -> Report:
@@ -87,13 +96,16 @@ def judged(tmp_path: Path, check: dict[str, Any], rows: list[dict[str, Any]], **
 def test_too_few_rows_refuse_the_partition(tmp_path: Path) -> None:
     report = judged(tmp_path, {"metric": "rowCount", "mustBeGreaterThan": 1}, [{"key": "a", "content": "text"}])
     (result,) = report.batch_results
-    assert report.verdict == "refused" and (result.passed, result.observed) == (False, 1) and "1 rows" in result.detail
+    assert report.verdict == "refused"
+    assert (result.passed, result.observed) == (False, 1)
+    assert "1 rows" in result.detail
 
 
 def test_a_failed_warning_does_not_refuse(tmp_path: Path) -> None:
     check = {"metric": "rowCount", "mustBeGreaterThan": 1, "severity": "warning"}
     report = judged(tmp_path, check, [{"key": "a", "content": "text"}])
-    assert report.verdict == "accepted" and not report.batch_results[0].passed
+    assert report.verdict == "accepted"
+    assert not report.batch_results[0].passed
 
 
 def test_the_share_of_quarantined_rows_is_judged(tmp_path: Path) -> None:
@@ -102,14 +114,16 @@ def test_the_share_of_quarantined_rows_is_judged(tmp_path: Path) -> None:
     rows = [{"key": str(n), "content": "text"} for n in range(3)]
     assert judged(tmp_path, check, [*rows, {"content": "text"}]).verdict == "accepted"
     report = judged(tmp_path, check, [*rows, {"content": "text"}, {"content": "text"}])
-    assert report.verdict == "refused" and report.batch_results[0].observed == 40
+    assert report.verdict == "refused"
+    assert report.batch_results[0].observed == 40
 
 
 def test_duplicate_values_are_counted_over_accepted_rows_without_nulls(tmp_path: Path) -> None:
     check = {"metric": "duplicateValues", "mustBe": 0, "arguments": {"properties": ["day", "content"]}}
     rows = [{"key": str(n), "day": day, "content": "text"} for n, day in enumerate(["d", "d", "e", None, None])]
     report = judged(tmp_path, check, [*rows, {"day": "e", "content": "text"}])
-    assert report.verdict == "refused" and report.batch_results[0].observed == 1
+    assert report.verdict == "refused"
+    assert report.batch_results[0].observed == 1
 
 
 @pytest.mark.parametrize(
@@ -126,7 +140,8 @@ def test_thresholds_on_a_column_are_batch_rules(tmp_path: Path, check: dict[str,
     contract = make_contract(tmp_path, columns)
     rows = [{"key": str(n), "day": day, "content": "text"} for n, day in enumerate(["d", "n/a", None, "e"])]
     report, good, _ = run(contract, batch(contract, rows))
-    assert [result.observed for result in report.batch_results] == [observed] and len(good) == 4
+    assert [result.observed for result in report.batch_results] == [observed]
+    assert len(good) == 4
 
 
 def test_no_rows_at_all_are_empty_unless_a_rule_asks_for_some(tmp_path: Path, keyed: Contract) -> None:

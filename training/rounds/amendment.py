@@ -98,7 +98,9 @@ def apply_members(members: tuple[str, ...], amendments: Sequence[Amendment], pla
     for amendment in amendments:
         check_signature(amendment.document, plan.owner, f"amendment {amendment.sequence} of {plan.run}")
         if amendment.document.get("run") != plan.run:
-            raise RoundError(f"amendment {amendment.sequence}: of run {amendment.document.get('run')!r}, not {plan.run}")
+            raise RoundError(
+                f"amendment {amendment.sequence}: of run {amendment.document.get('run')!r}, not {plan.run}"
+            )
         plan.site(amendment.site)
         if amendment.kind == "remove-site":
             live.discard(amendment.site)
@@ -112,7 +114,9 @@ def apply_members(members: tuple[str, ...], amendments: Sequence[Amendment], pla
 def _parse(document: Any, what: str) -> Amendment:
     try:
         if document["format"] != FORMAT or document["kind"] not in KINDS:
-            raise RoundError(f"{what}: amendment {document['kind']!r} of format {document['format']!r} is not known here")
+            raise RoundError(
+                f"{what}: amendment {document['kind']!r} of format {document['format']!r} is not known here"
+            )
         return Amendment(
             str(document["kind"]), str(document["site"]), str(document["reason"]), int(document["sequence"]), document
         )

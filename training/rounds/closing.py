@@ -6,6 +6,7 @@ usually one copy of the work is done and never is a process needed that can die.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
@@ -82,10 +83,8 @@ class Closer:
         document, after = seal(made, self.key)
         if after.round % self.plan.snapshot_every == 0 or after.round == self.plan.rounds:
             self.home.ensure(snapshot_key(self.plan.run, after.round, after.state_sha), made.snapshot)
-        try:
+        with contextlib.suppress(ObjectExists):
             self.home.create(slot.key, canonical_json(document))
-        except ObjectExists:
-            pass
         return True
 
     def _gather(self, state: ChainState) -> None:
@@ -116,4 +115,3 @@ class Closer:
                     self._good[member] = one
                     self._bad.pop(member, None)
                     break
-

@@ -26,7 +26,8 @@ def encode(codec: str, tensors: Tensors) -> bytes:
     """
     _known(codec)
     ordered = {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)}
-    return save(ordered, metadata={"format": "1", "codec": codec})
+    payload: bytes = save(ordered, metadata={"format": "1", "codec": codec})
+    return payload
 
 
 def decode(codec: str, payload: bytes, shapes: dict[str, tuple[int, ...]], what: str) -> Tensors:
@@ -51,7 +52,9 @@ def decode(codec: str, payload: bytes, shapes: dict[str, tuple[int, ...]], what:
     for name, shape in shapes.items():
         tensor = tensors[name]
         if tensor.shape != shape or tensor.dtype != np.float32:
-            raise RoundError(f"{what}: {name} is {tensor.dtype}{list(tensor.shape)}, the model's is float32{list(shape)}")
+            raise RoundError(
+                f"{what}: {name} is {tensor.dtype}{list(tensor.shape)}, the model's is float32{list(shape)}"
+            )
         if not np.isfinite(tensor).all():
             raise RoundError(f"{what}: {name} has values that are not finite")
     return tensors

@@ -59,7 +59,7 @@ def genesis(plan: Plan, tensors: Tensors) -> ChainState:
         raise RoundError(f"run {plan.run}: snapshot 0 hashes to {sha}, the plan says {plan.snapshot0}")
     regions = sorted({s.region for s in plan.sites})
     members = tuple(sorted(s.name for s in plan.sites))
-    return ChainState(0, plan.sha, tensors, sha, {r: (0,) * LANES for r in regions}, members)
+    return ChainState(0, plan.sha, tensors, sha, dict.fromkeys(regions, (0,) * LANES), members)
 
 
 def lanes_of(plan: Plan, members: tuple[str, ...], region: str) -> dict[str, list[int]]:
@@ -178,7 +178,8 @@ def build(
         "amendments": [a.sha for a in amendments],
         "members": list(members),
         "lanes": {
-            region: {"index": lanes, "sites": lanes_of(plan, members, region)} for region, lanes in sorted(index.items())
+            region: {"index": lanes, "sites": lanes_of(plan, members, region)}
+            for region, lanes in sorted(index.items())
         },
         "result": result,
         "deadline": deadline,
@@ -223,7 +224,7 @@ def check_commit(
     if committer not in state.members:
         raise RoundError(f"{what}: committer {committer!r} is no member of round {state.round + 1}")
     check_signature(document, plan.site(str(committer)).public_key, what)
-    named = [i.get("contribution") for i in document.get("inputs", []) if isinstance(i, dict)]
+    named = [str(i.get("contribution")) for i in document.get("inputs", []) if isinstance(i, dict)]
     refusals, deadline = document.get("refusals"), document.get("deadline")
     if not isinstance(refusals, list) or not isinstance(deadline, dict):
         raise RoundError(f"{what}: refusals or deadline facts are missing")

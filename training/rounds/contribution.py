@@ -1,7 +1,7 @@
 """A contribution: one site's update of one round, signed, immutable, named by its content.
 
-    runs/<run>/contributions/000042/<site>-<payload sha>.safetensors    the encoded update
-    runs/<run>/contributions/000042/<site>-<header sha>.json            the signed header, written last
+runs/<run>/contributions/000042/<site>-<payload sha>.safetensors    the encoded update
+runs/<run>/contributions/000042/<site>-<header sha>.json            the signed header, written last
 """
 
 from __future__ import annotations

@@ -94,7 +94,9 @@ def rounds_of_record(
                     for entry in by_lane.get(lane, []):
                         if entry.start <= index < entry.end:
                             found.append(
-                                Trained(entry.round, entry.site, stream.dataset, ref.arrow_sha256, epoch, inner, lane, index)
+                                Trained(
+                                    entry.round, entry.site, stream.dataset, ref.arrow_sha256, epoch, inner, lane, index
+                                )
                             )
     return sorted(found, key=lambda t: (t.round, t.lane, t.index))
 

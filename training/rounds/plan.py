@@ -63,7 +63,7 @@ class Membership(_Frozen):
 
 
 class Plan(_Frozen):
-    """The plan. `steps` are inner steps per site and round; `weights` are mixture weights by data set (empty: by tokens)."""
+    """The plan. `steps` are inner steps per site and round; `weights` are mixture weights (none: by tokens)."""
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")

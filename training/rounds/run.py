@@ -1,4 +1,4 @@
-"""Reading a run: its plan, its snapshots, its chain up to the newest commit. What every site and every check starts with."""
+"""Reading a run: its plan, its snapshots, its chain up to the newest commit. Every site and every check starts here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from training.rounds import merge
+from training.rounds.codec import Tensors
 from training.rounds.commit import ChainState, Slot, advance, genesis
 from training.rounds.contribution import Contribution, read_input
 from training.rounds.plan import Plan
@@ -62,7 +63,7 @@ def replay(
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's plan, the data set versions it trains on, and each region's order (regions that hold nothing are left out)."""
+    """A run's plan, the data set versions it trains on, and the order of each region that holds something."""
 
     plan: Plan
     versions: tuple[DatasetVersion, ...]
@@ -101,7 +102,7 @@ def find_run(home: Store, run: str | None) -> str:
     return runs[0]
 
 
-def final_parameters(home: Store, plan: Plan) -> tuple[merge.Tensors, merge.Tensors, ChainState]:
+def final_parameters(home: Store, plan: Plan) -> tuple[Tensors, Tensors, ChainState]:
     """Return the parameters before training, those after the newest commit, and the state they belong to."""
     state = newest_state(home, plan)
     try:

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from data_contracts.catalog.store import Store
 from data_contracts.canonical import sha256
+from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 from training.shards.manifest import DatasetVersion, ShardRef
 from training.shards.order import Schedule, Segment, Stream

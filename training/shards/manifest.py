@@ -81,7 +81,9 @@ def read_manifest(store: Store, key: str, sha: str | None = None) -> Manifest:
     value = store.get_json(key, sha)
     try:
         if value["format"] != FORMAT:
-            raise StoreError(f"{store.url}/{key}: manifest format {value['format']!r}; this Causeway reads format {FORMAT}")
+            raise StoreError(
+                f"{store.url}/{key}: manifest format {value['format']!r}; this Causeway reads format {FORMAT}"
+            )
         return Manifest(**{**value, "decision": tuple(value["decision"])})
     except (TypeError, KeyError) as error:
         raise StoreError(f"{store.url}/{key}: damaged: not a shard manifest ({error})") from error
@@ -108,7 +110,17 @@ class ShardRef:
         """Return the reference to a manifest."""
         m = manifest
         return cls(
-            m.site, m.region, m.split, m.key, m.sha, m.arrow_sha256, m.tokens, m.records, m.text_bytes, m.partition, m.ingest_id
+            m.site,
+            m.region,
+            m.split,
+            m.key,
+            m.sha,
+            m.arrow_sha256,
+            m.tokens,
+            m.records,
+            m.text_bytes,
+            m.partition,
+            m.ingest_id,
         )
 
     @property
@@ -172,6 +184,8 @@ def read_version(home: Store, dataset: str, sha: str) -> DatasetVersion:
     key = version_key(dataset, sha)
     value = home.get_json(key, sha)
     if value.get("format") != FORMAT:
-        raise StoreError(f"{home.url}/{key}: data set version format {value.get('format')!r}; this Causeway reads {FORMAT}")
+        raise StoreError(
+            f"{home.url}/{key}: data set version format {value.get('format')!r}; this Causeway reads {FORMAT}"
+        )
     shards = tuple(ShardRef(**s) for s in value["shards"])
     return DatasetVersion(**{**value, "partitions": tuple(value["partitions"]), "shards": shards})

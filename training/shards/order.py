@@ -58,7 +58,7 @@ class Permutation:
         return self._walk(values, self._decrypt)
 
     def _walk(self, values: Array, step: Any) -> Array:
-        out = np.asarray(values, dtype=np.uint64)
+        out: Array = np.asarray(values, dtype=np.uint64)
         if out.size and int(out.max()) >= self.n:
             raise IndexError(f"{int(out.max())} is outside 0..{self.n - 1}")
         out = step(out)
@@ -66,7 +66,8 @@ class Permutation:
         while outside.size:
             out[outside] = step(out[outside])
             outside = outside[out[outside] >= np.uint64(self.n)]
-        return out.astype(np.int64)
+        signed: Array = out.astype(np.int64)
+        return signed
 
     def _encrypt(self, values: Array) -> Array:
         bits = np.uint64(self._half_bits)

@@ -21,7 +21,7 @@ from training.workspace import Workspace, today
 
 @dataclass(frozen=True)
 class Sharded:
-    """What sharding did: a version per data set, every manifest in it, how many were written now, and what had no place."""
+    """What sharding did: a version per data set, every manifest in it, how many are new, and what had no place."""
 
     versions: tuple[DatasetVersion, ...]
     manifests: tuple[Manifest, ...]

@@ -59,7 +59,9 @@ def encode_shard(rows: pa.Table, text: str, tokenizer: Tokenizer) -> tuple[bytes
     ids = rows.column("record_id").to_pylist()
     for record_id, value in zip(ids, texts, strict=True):
         if value is None:
-            raise DataRefused(f"record {record_id}: {text} is null and cannot be tokenized; let the contract require it")
+            raise DataRefused(
+                f"record {record_id}: {text} is null and cannot be tokenized; let the contract require it"
+            )
     kind: Literal["uint16", "uint32"] = "uint16" if tokenizer.vocab_size <= 65536 else "uint32"
     end = np.array([tokenizer.end_id], dtype=kind)
     parts: list[np.ndarray[Any, Any]] = []

@@ -1,0 +1,127 @@
+"""The rules once more, value by value in plain Python: what Great Expectations has no expectation for.
+
+A second implementation on purpose. Where it differs from the vectorised one, one of the two is wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_contracts.errors import CausewayError
+from data_contracts.identity import json_value
+from data_contracts.licences import permitted
+from data_contracts.rowchecks import bound_scalar, constants
+from data_contracts.rules import BatchRule, RowRule
+
+# What Python's re reads otherwise than RE2, or not at all: inline flags, POSIX classes, Unicode classes, \Q and \C.
+_RE2_ONLY = re.compile(r"\(\?[a-zA-Z-]+[:)]|\[:|\\[pPQEC]")
+_SPACES = r"\t\n\f\r "
+
+
+def matches(pattern: str, text: str) -> bool:
+    """Say whether an RE2 expression is found in the text, by Python's re where it can express it."""
+    compiled = _python_form(pattern)
+    if compiled is None:
+        found: bool = pc.match_substring_regex(pa.array([text]), pattern)[0].as_py()
+        return found
+    return compiled.search(text) is not None
+
+
+@lru_cache(maxsize=256)
+def _python_form(pattern: str) -> re.Pattern[str] | None:
+    """RE2 in Python: classes are ASCII, `$` is the end of the text alone, and `\\s` has no vertical tab."""
+    if _RE2_ONLY.search(pattern):
+        return None
+    parts: list[str] = []
+    inside = False
+    for token in re.findall(r"\\.|.", pattern, re.DOTALL):
+        if token == r"\z" or (token == "$" and not inside):
+            token = r"\Z"
+        elif token == r"\s":
+            token = _SPACES if inside else f"[{_SPACES}]"
+        elif token == r"\S" and not inside:
+            token = f"[^{_SPACES}]"
+        inside = (inside or token == "[") and token != "]"
+        parts.append(token)
+    try:
+        return re.compile("".join(parts), re.ASCII)
+    except re.error:
+        return None
+
+
+def passes(rule: RowRule, value: Any) -> bool:
+    """Say whether one value passes a row rule that has no expectation of its own."""
+    given = rule.arguments
+    if rule.kind == "licence":
+        return isinstance(value, str) and permitted(value, given["allowed"])
+    if value is None:
+        return True
+    match rule.kind:
+        case "pattern":
+            return matches(given["pattern"], value)
+        case "type" if given["logicalType"] == "integer":
+            width = given.get("format") or "i64"
+            bits = int(width[1:])
+            low, high = (0, 2**bits - 1) if width[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+            return bool(low <= value <= high)
+        case "type":
+            return not isinstance(value, float) or math.isfinite(value)
+        case "multipleOf":
+            if isinstance(value, int) and float(given["value"]).is_integer():
+                return value % int(given["value"]) == 0
+            quotient = value / given["value"]
+            return bool(abs(quotient - round(quotient)) <= 1e-12 * max(abs(quotient), 1.0))
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
+            bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
+            above, strict = rule.kind.lower().endswith("minimum"), rule.kind.startswith("exclusive")
+            return bool((value > bound if above else value < bound) or (not strict and value == bound))
+        case "enum" | "validValues":
+            return value in constants(given["values"], given["logicalType"]).to_pylist()
+    raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")
+
+
+def observed_by(rule: BatchRule, accepted: pa.Table, refused: np.ndarray[Any, np.dtype[np.bool_]]) -> Any:
+    """Return what a batch rule compares, over the rows that no expectation refused.
+
+    For `mustNotBeBetween` that is whether the figure lies between.
+    """
+    given = rule.arguments
+    columns = [accepted.column(name).to_pylist() for name in given.get("columns", ())]
+    rows = list(zip(*columns, strict=True))
+    whole = accepted.num_rows
+    match rule.kind:
+        case "rowCount":
+            count = whole
+        case "quarantineShare":
+            count, whole = int(refused.sum()), len(refused)
+        case "duplicateValues" | "uniqueness":
+            known = [json.dumps([json_value(v) for v in row]) for row in rows if all(v is not None for v in row)]
+            count = len(known) - len(set(known))
+        case "nullValues":
+            count = sum(value is None for row in rows for value in row)
+        case "missingValues":
+            missing = [json_value(value) for value in given["missingValues"]]
+            count = sum(value is None or json_value(value) in missing for row in rows for value in row)
+        case _:
+            valid = [json_value(value) for value in given["validValues"]] if "validValues" in given else None
+            pattern = given.get("pattern")
+            count = sum(
+                value is not None
+                and (
+                    (valid is not None and json_value(value) not in valid)
+                    or (pattern is not None and not matches(pattern, value))
+                )
+                for (value,) in rows
+            )
+    observed = count if given["unit"] == "rows" else 100 * count / whole if whole else 0.0
+    if given["operator"] == "mustNotBeBetween":
+        return bool(given["value"][0] <= observed <= given["value"][1])
+    return observed

@@ -1,0 +1,154 @@
+"""Commands on data: contracts, ingest, curate, quarantine, backfill."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
+
+
+def contracts_check(*files: Path, json: Json = False) -> int:
+    """Check contracts against ODCS and our terms; every fault with its line and the fix.
+
+    Examples:
+        causeway contracts check data_contracts/library/software-python-source.yaml
+    """
+    from data_contracts.contract import load_contract
+    from data_contracts.errors import ContractError
+
+    results: list[dict[str, Any]] = []
+    for path in files:
+        try:
+            contract = load_contract(path)
+        except ContractError as error:
+            results.append({"file": str(path), "ok": False, "faults": str(error).splitlines()})
+            if not json:
+                print(error)
+        else:
+            results.append({"file": str(path), "ok": True, "id": contract.id, "version": contract.version})
+            if not json:
+                print(f"{path}: {contract.id} {contract.version}: ok, {len(contract.properties)} properties")
+    if json:
+        print_json(results)
+    return 0 if results and all(r["ok"] for r in results) else 1
+
+
+def ingest(
+    contract: Path,
+    source: str,
+    *,
+    home: Home = DEFAULT_HOME,
+    only: Literal["changed", "missing", "all"] = "changed",
+    partition: list[str] | None = None,
+    max_active: int = 2,
+    oracle: bool = False,
+    json: Json = False,
+) -> int:
+    """Take in the partitions of a source that are new or changed: validate, quarantine, publish.
+
+    Examples:
+        causeway ingest data_contracts/library/healthcare-medquad.yaml ../medquad
+        causeway ingest my-contract.yaml my-folder --only missing
+
+    Parameters
+    ----------
+    contract:
+        The data set's ODCS contract.
+    source:
+        A file or folder, or env: for the packages of this Python environment.
+    only:
+        changed: new bytes or contract; missing: never ingested; all: every partition.
+    partition:
+        Only this partition; may be repeated.
+    oracle:
+        Let Great Expectations run the same rules; it must agree.
+    """
+    from flows.server import use_running
+
+    use_running(home)
+    from flows.ingest import ingest as flow
+
+    where = source if source.startswith("env:") else str(Path(source).absolute())
+    done = asyncio.run(
+        flow(str(home.absolute()), str(contract.absolute()), where, only, partition or [], max_active, oracle)
+    )
+    if json:
+        print_json({k: v for k, v in vars(done).items() if k != "rows"} | {"rows": done.rows})
+        return 0
+    if done.rows:
+        columns = ["partition", "outcome", "rows_in", "accepted", "quarantined", "reasons"]
+        print_table(done.dataset, columns, [[row[c] for c in columns] for row in done.rows])
+    print(f"{done.dataset}: {done.partitions} partitions ingested, {done.unchanged} unchanged")
+    return 0
+
+
+def backfill(
+    dataset: str,
+    *,
+    home: Home = DEFAULT_HOME,
+    only: Literal["changed", "missing", "all"] = "missing",
+    partition: list[str] | None = None,
+    max_active: int = 2,
+    json: Json = False,
+) -> int:
+    """Ingest again, from the source it came from, the partitions of a data set that are missing (or changed, or all).
+
+    Examples:
+        causeway backfill software/python-source --only missing
+    """
+    from training.workspace import Workspace
+
+    contract, source = Workspace.open(home).source(dataset)
+    return ingest(Path(contract), source, home=home, only=only, partition=partition, max_active=max_active, json=json)
+
+
+def curate(*datasets: str, home: Home = DEFAULT_HOME, json: Json = False) -> int:
+    """Remove exact duplicates and redact personal data; every change keeps its reason. Default: every data set.
+
+    Examples:
+        causeway curate healthcare/medquad
+    """
+    from flows.server import use_running
+    from training.workspace import Workspace
+
+    use_running(home)
+    from flows.curate import curate as flow
+
+    names = list(datasets) or Workspace.open(home).datasets()
+    done = asyncio.run(flow(str(home.absolute()), names))
+    if json:
+        print_json(done)
+        return 0
+    rows = [[d, s["kept"], s["removed"], s["redacted"], ", ".join(s["reasons"]) or "-"] for d, s in done.items()]
+    print_table("curated", ["data set", "kept", "removed", "redacted", "reasons"], rows)
+    return 0
+
+
+def quarantine(dataset: str, *, home: Home = DEFAULT_HOME, limit: int = 3, json: Json = False) -> int:
+    """Show why records of a data set were refused: by reason, with examples by id and file, never their values.
+
+    Examples:
+        causeway quarantine software/python-source
+    """
+    from training.workspace import Workspace
+
+    workspace = Workspace.open(home)
+    tables = workspace.tables(workspace.contract(dataset))
+    counts: dict[str, int] = {}
+    examples: dict[str, list[str]] = {}
+    refused = [v for v in tables.versions() if v.verdict == "refused"]
+    for version in [*tables.current().values(), *refused]:
+        for row in tables.read_quarantine(version).to_pylist():
+            for reason in row["reasons"]:
+                counts[reason] = counts.get(reason, 0) + 1
+                if len(examples.setdefault(reason, [])) < limit:
+                    examples[reason].append(f"{row['source_file']}:{row['source_line']} ({row['record_id']})")
+    ordered = sorted(counts, key=lambda name: -counts[name])
+    if json:
+        print_json({name: {"rows": counts[name], "examples": examples[name]} for name in ordered})
+        return 0
+    rows = [[name, counts[name], "\n".join(examples[name])] for name in ordered]
+    print_table(f"{dataset}: quarantine", ["reason", "rows", "examples"], rows)
+    return 0
