@@ -14,7 +14,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/causeway demo
+	$(BIN)/causeway demo $(ARGS)
 
 test: setup
 	$(BIN)/python -m pytest

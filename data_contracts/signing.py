@@ -40,13 +40,9 @@ class KeyRing:
     def _bytes(self, file_name: str, make: Any) -> bytes:
         path = self.directory / file_name
         try:
-            return bytes.fromhex(path.read_text().strip())
+            return _key_bytes(path)
         except FileNotFoundError:
             pass
-        except ValueError as error:
-            raise CausewayError(
-                f"{path}: not a hex key; restore it from a copy, or move it away to make a new one"
-            ) from error
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         # A hard link publishes the whole file or nothing, and two processes that race agree on one key.
         draft = path.with_name(f".{file_name}.{os.getpid()}.{secrets.token_hex(4)}")
@@ -59,7 +55,15 @@ class KeyRing:
             pass
         finally:
             draft.unlink()
-        return bytes.fromhex(path.read_text().strip())
+        return _key_bytes(path)
+
+
+def _key_bytes(path: Path) -> bytes:
+    text = path.read_text(errors="replace").strip()
+    # An empty file would be an empty HMAC key, and nobody would notice.
+    if not re.fullmatch(r"[0-9a-f]{64}", text):
+        raise CausewayError(f"{path}: not 32 bytes in hex; restore it from a copy, or move it away to make a new one")
+    return bytes.fromhex(text)
 
 
 def _safe(name: str) -> str:
@@ -91,6 +95,9 @@ def check_signature(document: dict[str, Any], public: str, what: str) -> None:
         raise RoundError(f"{what}: unsigned; refuse it")
     body = {name: value for name, value in document.items() if name != "signature"}
     try:
+        # One spelling only: a document is named by a hash over its signature too.
+        if bytes.fromhex(signature).hex() != signature:
+            raise ValueError("not lower-case hex")
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public))
         key.verify(bytes.fromhex(signature), canonical_json(body))
     except (InvalidSignature, ValueError) as error:

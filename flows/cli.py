@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cyclopts import App
@@ -11,6 +14,7 @@ if TYPE_CHECKING:
 # Module and function, and the line that `causeway --help` shows: written here so that help imports no command.
 COMMANDS = {
     "demo": ("demo:demo", "The whole main job on real data, on this machine."),
+    "contracts check": ("data:contracts_check", "Check contracts; every fault named."),
     "ingest": ("data:ingest", "Take in a source under a contract: validate, quarantine, publish."),
     "backfill": ("data:backfill", "Ingest what is missing (or changed, or all) of a data set again."),
     "curate": ("data:curate", "Remove duplicates, redact personal data; each change with its reason."),
@@ -22,10 +26,19 @@ COMMANDS = {
     "verify": ("runs:verify", "Recompute a run's chain and name what is damaged."),
     "check": ("runs:check", "Count violations of the terms in every store."),
     "report": ("runs:report", "Write a run's HTML report again."),
+    "lineage show": ("lineage:show", "From a model back to its source files."),
+    "lineage record": ("lineage:record", "From a record to the rounds that used it."),
     "status": ("operate:status", "Data sets, quarantine, shards, runs."),
+    "sites list": ("operate:sites_list", "Regions, jurisdictions, stores, work pools."),
     "ui": ("operate:ui", "The Prefect UI of this folder, until Ctrl-C."),
     "serve": ("operate:serve", "Ingest on a schedule, until Ctrl-C."),
 }
+GROUPS = {
+    "contracts": "Contracts: check.",
+    "lineage": "Lineage: from a model back to source files, and from a record to its rounds.",
+    "sites": "Sites: list.",
+}
+HELP = "Governed data in, one model out, across data centers that share nothing but object storage."
 
 
 def main() -> None:
@@ -39,7 +52,7 @@ def main() -> None:
     from data_contracts.errors import CausewayError
 
     try:
-        code = app_of()(result_action="return_value")
+        code = app_of(sys.argv[1:])(result_action="return_value")
     except CausewayError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
@@ -49,28 +62,42 @@ def main() -> None:
     raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def app_of() -> App:
-    """Return the cyclopts application."""
+def app_of(words: Sequence[str] = ()) -> App:
+    """Return the cyclopts application for a command line; the command that `words` name has its whole help."""
     from cyclopts import App
 
-    app = App(
-        name="causeway",
-        help="Governed data in, one model out, across data centers that share nothing but object storage.",
-        version_flags=["--version"],
-        help_format="plaintext",
-    )
-    for name, (where, text) in COMMANDS.items():
-        app.command(f"flows.commands.{where}", name=name, help=text)
-    contracts = App(name="contracts", help="Contracts: check.")
-    contracts.command("flows.commands.data:contracts_check", name="check", help="Check contracts; every fault named.")
-    lineage = App(name="lineage", help="Lineage: from a model back to source files, and from a record to its rounds.")
-    lineage.command("flows.commands.lineage:show", name="show", help="From a model back to its source files.")
-    lineage.command("flows.commands.lineage:record", name="record", help="From a record to the rounds that used it.")
-    sites = App(name="sites", help="Sites: list.")
-    sites.command("flows.commands.operate:sites_list", name="list", help="Regions, jurisdictions, stores, work pools.")
-    for group in (contracts, lineage, sites):
+    app = App(name="causeway", help=HELP, version_flags=["--version"], help_format="plaintext")
+    groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
+    for group in groups.values():
         app.command(group)
+    for name, (where, text) in COMMANDS.items():
+        parent, _, last = name.rpartition(" ")
+        target = groups.get(parent, app)
+        if list(words[: name.count(" ") + 1]) == name.split(" "):
+            description, examples = texts(function_of(name))
+            target.command(function_of(name), name=last, help=description, help_epilogue=examples)
+        else:
+            target.command(f"flows.commands.{where}", name=last, help=text)
     return app
+
+
+def function_of(name: str) -> Callable[..., Any]:
+    """Import a command's function."""
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    function: Callable[..., Any] = getattr(import_module(f"flows.commands.{module}"), attribute)
+    return function
+
+
+def texts(function: Callable[..., Any]) -> tuple[str, str]:
+    """Return a command's description and its examples, one a line, from its docstring.
+
+    cyclopts reads parameters out of docstrings and would run examples together in one paragraph.
+    """
+    doc = (inspect.getdoc(function) or "").partition("\nParameters\n---")[0]
+    description, _, examples = doc.partition("\nExamples:\n")
+    # Help is as wide as the terminal: lines of a paragraph are joined, paragraphs stay apart.
+    paragraphs = [" ".join(paragraph.split()) for paragraph in description.strip().split("\n\n")]
+    return "\n\n".join(paragraphs), "Examples:\n" + examples.rstrip() if examples.strip() else ""
 
 
 if __name__ == "__main__":

@@ -30,10 +30,12 @@ STAGES = {
 class Display:
     """Shows the stages of the main job on stderr; on a pipe, one plain line a change of stage."""
 
-    def __init__(self, train_weight: float = 1.0) -> None:
+    def __init__(self, train_weight: float = 1.0, sets: int = 1) -> None:
         self.console = Console(stderr=True)
         self._stages = {**STAGES, "train": STAGES["train"] * train_weight}
         self._done: dict[str, float] = dict.fromkeys(self._stages, 0.0)
+        self._sets = sets
+        self._whole = 0.0
         self._began = time.monotonic()
         self._said = ""
         self._progress = Progress(
@@ -80,8 +82,12 @@ class Display:
             if earlier == stage:
                 break
             self._done[earlier] = 1.0
-        if event.done >= 0 and " " not in event.stage:
-            self._done[stage] = min(1.0, event.done / max(event.total, 1e-9))
+        share = min(1.0, event.done / max(event.total, 1e-9))
+        if " " in event.stage:
+            # One data set of several: `ingest 1 of 3` will say when it is whole.
+            self._done[stage] = max(self._done[stage], self._whole + share / max(self._sets, 1))
+        elif event.done >= 0:
+            self._done[stage] = self._whole = share
         left = self.remaining_s()
         text = "" if left is None else f"about {_words(left)} left"
         total = sum(self._stages.values())

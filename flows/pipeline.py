@@ -136,7 +136,9 @@ def _document(
 ) -> dict[str, Any]:
     workspace = Workspace.open(Path(home))
     plan = read_plan(workspace.home, run)
-    current = {i.dataset: workspace.tables(workspace.contract(i.dataset)).current() for i in ingested}
+    tables = {i.dataset: workspace.tables(workspace.contract(i.dataset)) for i in ingested}
+    current = {name: t.current() for name, t in tables.items()}
+    refused = sum(len({v.partition for v in t.versions()} - current[name].keys()) for name, t in tables.items())
     versions = [v for by_partition in current.values() for v in by_partition.values()]
     contributions = [size for s in plan.sites for _, size in workspace.store(s.name).list(f"runs/{run}/contributions")]
     return {
@@ -145,7 +147,8 @@ def _document(
         "records_accepted": sum(v.rows_accepted for v in versions),
         "records_quarantined": sum(v.rows_quarantined for v in versions),
         "records_deduplicated": sum(s["removed"] for s in curated.values()),
-        "partitions": len(versions),
+        "partitions": len(versions) + refused,
+        "partitions_refused": refused,
         "partitions_ingested": sum(i.partitions for i in ingested),
         "sites": len(plan.sites),
         "rounds": verification.rounds,

@@ -103,7 +103,7 @@ def _shards(workspace: Workspace, store: Store, place: Site, head: TermsHead) ->
     """Shards: where they lie, for what, and that no held-out or withdrawn record is in a training shard."""
     keys = [key for key, _ in store.list("shards")]
     named: set[str] = set()
-    allowed_records: dict[tuple[str, str], set[str] | None] = {}
+    allowed_records: dict[tuple[str, str], set[str]] = {}
     for key in (k for k in keys if k.endswith(".json")):
         what = f"{store.url}/{key}"
         try:
@@ -133,19 +133,13 @@ def _records(
     store: Store,
     manifest: Manifest,
     what: str,
-    cache: dict[tuple[str, str], set[str] | None],
+    cache: dict[tuple[str, str], set[str]],
 ) -> Violation | None:
     """Compare a shard's records with the accepted rows of its split: by name, not by trust in its manifest."""
     key = (manifest.ingest_id, manifest.split)
-    if key not in cache:
-        tables = workspace.tables(workspace.contract(manifest.dataset))
-        versions = [v for v in tables.versions(manifest.partition) if v.ingest_id == manifest.ingest_id]
-        rows = tables.read_accepted(versions[-1], ["record_id", "split"]) if versions else None
-        cache[key] = None
-        if rows is not None:
-            pairs = zip(rows.column("record_id").to_pylist(), rows.column("split").to_pylist(), strict=True)
-            cache[key] = {record for record, split in pairs if split == manifest.split}
-    accepted = cache[key]
+    if (manifest.dataset, "") not in cache:
+        _remember(workspace, manifest.dataset, cache)
+    accepted = cache.get(key)
     if accepted is None:
         return Violation(what, (f"its partition version {manifest.ingest_id[:12]} is not in the tables.",))
     try:
@@ -158,6 +152,20 @@ def _records(
             what, (f"{len(strangers)} records are not accepted {manifest.split} rows, the first {first}.",)
         )
     return None
+
+
+def _remember(workspace: Workspace, dataset: str, cache: dict[tuple[str, str], set[str]]) -> None:
+    """Read the accepted record ids of every version of a data set, by (ingest_id, split)."""
+    cache[dataset, ""] = set()
+    tables = workspace.tables(workspace.contract(dataset))
+    for version in tables.versions():
+        if version.verdict == "refused" or (version.ingest_id, "train") in cache:
+            continue
+        rows = tables.read_accepted(version, ["record_id", "split"])
+        for split in ("train", "held-out"):
+            cache[version.ingest_id, split] = set()
+        for record, split in zip(rows.column("record_id").to_pylist(), rows.column("split").to_pylist(), strict=True):
+            cache[version.ingest_id, split].add(record)
 
 
 def _tokenizers(workspace: Workspace, head: TermsHead) -> Iterator[Violation | None]:

@@ -76,17 +76,20 @@ def count_parameters(spec: ModelSpec) -> int:
 def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, NDArray[np.float32]]:
     """Return the parameters that training starts from; the same spec and seed give the same bytes.
 
-    Normal with deviation 0.02, the two projections into the residual stream scaled by 1/sqrt(2 x layers), norms 1
-    (GPT-2, Radford et al. 2019). Drawn by numpy: torch's `normal_` differs between CPUs with and without AVX2.
+    Normal with deviation 1/sqrt(columns), the two projections into the residual stream scaled by 1/sqrt(2 x layers),
+    norms 1. Drawn by numpy: torch's `normal_` differs between CPUs with and without AVX2.
     """
+    # The customary 0.02 suits widths near 2,500. At width 128, after 0.6 million tokens of Python source, held-out
+    # text cost 2.94 bits per byte from 0.02, 2.80 from 0.05 and 2.75 from 0.09 = 1/sqrt(128); one seed, the rest equal.
     generator = np.random.Generator(np.random.PCG64(seed))
-    into_residual = 0.02 / math.sqrt(2 * spec.layers)
+    into_residual = 1 / math.sqrt(2 * spec.layers)
     parameters: dict[str, NDArray[np.float32]] = {}
     for name, shape in parameter_shapes(spec).items():
         if len(shape) == 1:
             parameters[name] = np.ones(shape, dtype=np.float32)
             continue
-        deviation = into_residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 0.02
+        scale = into_residual if name.endswith(("o_proj.weight", "down_proj.weight")) else 1.0
+        deviation = scale / math.sqrt(shape[1])
         parameters[name] = (generator.standard_normal(shape) * deviation).astype(np.float32)
     return parameters
 

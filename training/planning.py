@@ -5,8 +5,9 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.policy import Purpose, decide_derived
@@ -42,7 +43,9 @@ class RunConfig(BaseModel):
     tokenizer: int | str = Field(description="A vocabulary size to train one, or the path of a tokenizer.json")
     tokenizer_sample_bytes: int = Field(default=4_000_000, gt=0)
     datasets: list[str] = Field(min_length=1)
-    weights: dict[str, float] = Field(default={}, description="Mixture weights by data set; default: by tokens")
+    weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
+        default={}, description="Mixture weights by data set; default: by tokens"
+    )
     sites: list[str] = Field(default=[], description="Sites that take part; default: all that hold something")
     model: ModelConfig = ModelConfig()
     inner: InnerRecipe = InnerRecipe()
@@ -62,6 +65,19 @@ class RunConfig(BaseModel):
         except CausewayError as error:
             raise ValueError(str(error)) from error
 
+    @model_validator(mode="after")
+    def _fits_together(self) -> RunConfig:
+        unknown = sorted(set(self.weights) - set(self.datasets))
+        if unknown:
+            raise ValueError(f"weights names {', '.join(unknown)}, which is not in datasets")
+        try:
+            ModelSpec(window=self.window, **self.model.model_dump())
+        except ValidationError as error:
+            raise ValueError(
+                "; ".join(f"model {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+            ) from error
+        return self
+
 
 def load_run_config(path: Path) -> RunConfig:
     """Read run.toml; a relative tokenizer path is taken from the file's folder.
@@ -73,7 +89,7 @@ def load_run_config(path: Path) -> RunConfig:
         config = RunConfig.model_validate(tomllib.loads(path.read_text()))
     except OSError as error:
         raise CausewayError(f"{path}: cannot be read: {error.strerror}; write one as in docs/tutorial.md") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CausewayError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'run'}: {e['msg']}" for e in error.errors()]

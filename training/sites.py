@@ -100,7 +100,7 @@ def load_sites(path: Path, root: Path) -> Sites:
         parsed = _File.model_validate(raw)
     except OSError as error:
         raise CausewayError(f"{path}: cannot be read: {error.strerror}; give --sites FILE") from error
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CausewayError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]

@@ -30,6 +30,7 @@ class Verification:
     rounds: int
     objects: int
     problems: tuple[str, ...]
+    head: str
     state_sha: str
     tokens: int
 
@@ -37,6 +38,10 @@ class Verification:
     def ok(self) -> bool:
         """True when nothing is wrong and every planned round is committed."""
         return not self.problems
+
+
+def _ends(state: ChainState | None) -> tuple[str, str]:
+    return (state.head, state.state_sha) if state else ("", "")
 
 
 class _Checks:
@@ -72,7 +77,7 @@ def verify_run(workspace: Workspace, run: str) -> Verification:
         checks.problems.append(
             f"{home.url}/{key}: the chain ends at round {rounds} of {plan.rounds}; go on with: causeway train"
         )
-    return Verification(run, rounds, checks.objects, tuple(checks.problems), state.state_sha if state else "", tokens)
+    return Verification(run, rounds, checks.objects, tuple(checks.problems), *_ends(state), tokens)
 
 
 def _verify_shards(workspace: Workspace, plan: Plan, checks: _Checks) -> None:

@@ -109,11 +109,16 @@ class SiteWorker:
         state = newest_state(self.home, self.plan)
         self._restore(state)
         while state.round < self.plan.rounds:
+            if self.site not in state.members:
+                raise RoundError(
+                    f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again"
+                )
             spans = Spans()
             answer = None
             while answer is None:
                 if not self._has_published(state):
-                    if self.trained > state.round:
+                    if self.trained != state.round:
+                        # Behind: an earlier process published the last round, and kept the optimizer's state there.
                         self._restore(state)
                     self._train(state, spans)
                 with spans.span("wait"):

@@ -19,7 +19,8 @@ from obstore.store import LocalStore, ObjectStore, from_url
 from data_contracts.canonical import canonical_json, sha256
 from data_contracts.errors import ObjectExists, ObjectMissing, StoreError
 
-_KEY = re.compile(r"(?!.*(^|/)\.\.?(/|$))[^/\\\x00][^\\\x00]*")
+_SEGMENT = r"(?!\.\.?(?:/|\Z))[^/\\\x00-\x1f\x7f]+"
+_KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 @dataclass(frozen=True)
@@ -170,5 +171,7 @@ class Store:
 
 def _checked(key: str) -> str:
     if not _KEY.fullmatch(key):
-        raise StoreError(f"{key!r} is not a key: it must be a relative path without '..' or backslashes")
+        raise StoreError(
+            f"{key!r} is not a key: a relative path without '.', '..', empty parts, '\\' and control characters"
+        )
     return key

@@ -53,7 +53,8 @@ def read_terms(home: Store, owner_public: str | None = None) -> TermsHead:
     previous, terms = "", {}
     for number, key in enumerate(keys, start=1):
         document = home.get_json(key)
-        if key != _key(number) or document.get("format") != FORMAT or document.get("previous") != previous:
+        whole = isinstance(document, dict) and isinstance(document.get("datasets"), dict)
+        if not whole or key != _key(number) or document.get("format") != FORMAT or document.get("previous") != previous:
             raise StoreError(f"{home.url}/{key}: the chain of terms is broken here; restore the object")
         if owner_public is not None:
             check_signature(document, owner_public, f"{home.url}/{key}")

@@ -81,7 +81,7 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
         lineage_steps=steps,
         lineage_walk=walk,
         policy=None if policy is None else _policy(policy),
-        chain=None if chain is None else ChainCheck(chain.ok, chain.rounds, chain.state_sha, "\n".join(chain.problems)),
+        chain=None if chain is None else ChainCheck(chain.ok, chain.rounds, chain.head, "\n".join(chain.problems)),
         commands=(
             Command(f"causeway verify {run}", "recompute the chain from its contributions to the model"),
             Command(f"causeway lineage show {run}", "walk from the model back to source files"),

@@ -33,7 +33,7 @@ class Closer:
 
     def __init__(self, plan: Plan, site: str, home: Store, stores: dict[str, Store], key: Ed25519PrivateKey) -> None:
         self.plan, self.site, self.home, self.stores, self.key = plan, site, home, stores, key
-        self._round = -1
+        self._stood: tuple[str, str] | None = None
         self._good: dict[str, Contribution] = {}
         self._bad: dict[str, dict[str, str]] = {}
         self._quorum_at: float | None = None
@@ -45,7 +45,7 @@ class Closer:
 
         A lost race is no error: the chain is read again by the caller, and the winner may be this site, answered twice.
         """
-        self._gather(state)
+        terms_head = self._gather(state)
         now = time.monotonic()
         if self._quorum_at is None and len(self._good) >= min(self.plan.membership.quorum, len(state.members)):
             self._quorum_at = now
@@ -71,7 +71,7 @@ class Closer:
             self.plan,
             state,
             list(self._good.values()),
-            terms_head=read_terms(self.home, self.plan.owner).sha,
+            terms_head=terms_head,
             refusals=[self._bad[name] for name in sorted(self._bad) if name not in self._good],
             amendments=amendments,
             deadline=deadline,
@@ -87,11 +87,13 @@ class Closer:
             self.home.create(slot.key, canonical_json(document))
         return True
 
-    def _gather(self, state: ChainState) -> None:
-        if state.round != self._round:
-            self._round = state.round
-            self._good, self._bad, self._quorum_at, self._ready_at = {}, {}, None, None
+    def _gather(self, state: ChainState) -> str:
+        """Look for what has been published since; return the head of the terms that it was checked against."""
         terms_head = read_terms(self.home, self.plan.owner).sha
+        if (state.head, terms_head) != self._stood:
+            # What was good under older terms is not any more: its site makes it again.
+            self._stood = (state.head, terms_head)
+            self._good, self._bad, self._quorum_at, self._ready_at = {}, {}, None, None
         shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
         for member in state.members:
             if member in self._good or member not in self.stores:
@@ -115,3 +117,4 @@ class Closer:
                     self._good[member] = one
                     self._bad.pop(member, None)
                     break
+        return terms_head

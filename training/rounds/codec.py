@@ -26,7 +26,8 @@ def encode(codec: str, tensors: Tensors) -> bytes:
     """
     _known(codec)
     ordered = {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)}
-    payload: bytes = save(ordered, metadata={"format": "1", "codec": codec})
+    # One entry: safetensors writes several in an order that changes by call. The signed header names the codec.
+    payload: bytes = save(ordered, metadata={"format": "1"})
     return payload
 
 

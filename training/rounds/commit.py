@@ -10,7 +10,9 @@ be reached makes nothing invalid: the reader waits or fails, it never decides.
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -100,6 +102,11 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
                 f"{what}: claims lane {lane} from {start} to {end}; the chain stands at {state.index[region][lane]}"
             )
         claimed += end - start
+    by_dataset = header.tokens_by_dataset
+    if set(by_dataset) - {d.dataset for d in plan.datasets} or sum(by_dataset.values()) != header.tokens:
+        raise RoundError(
+            f"{what}: {header.tokens} tokens are not those of the plan's data sets that it names: {by_dataset}"
+        )
     if len({lane for lane, _, _ in header.claims}) != len(header.claims):
         raise RoundError(f"{what}: claims a lane twice")
     if claimed != header.steps * plan.batch_windows or not 0 < header.tokens <= claimed * plan.window:
@@ -154,6 +161,9 @@ def build(
     update = merge.weighted_mean(updates, tokens)
     tensors = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
     snapshot, result = merge.pack_state(tensors)
+    again = [a.sequence for a in amendments if a.sha in state.amendments]
+    if again or any(a.sequence >= b.sequence for a, b in itertools.pairwise(amendments)):
+        raise RoundError(f"run {plan.run} round {state.round + 1}: amendments repeated or out of their order")
     members = apply_members(state.members, amendments, plan)
     number = state.round + 1
     body = {
@@ -204,6 +214,21 @@ def seal(made: Round, key: Ed25519PrivateKey) -> tuple[dict[str, Any], ChainStat
     return document, replace(made.state, head=document_sha(document))
 
 
+def check_author(plan: Plan, state: ChainState, document: Any, what: str) -> str:
+    """Check that a member of the next round wrote and signed this commit; return its name.
+
+    Raises:
+        RoundError: it is no commit, or none of a member.
+    """
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        raise RoundError(f"{what}: not a commit of format {FORMAT}")
+    committer = document.get("committer")
+    if not isinstance(committer, str) or committer not in state.members:
+        raise RoundError(f"{what}: committer {committer!r} is no member of round {state.round + 1}")
+    check_signature(document, plan.site(committer).public_key, what)
+    return committer
+
+
 def check_commit(
     plan: Plan,
     state: ChainState,
@@ -218,12 +243,7 @@ def check_commit(
     Raises:
         RoundError: it breaks a rule: wrongly signed, or any field differs from what the inputs give; names the field.
     """
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise RoundError(f"{what}: not a commit of format {FORMAT}")
-    committer = document.get("committer")
-    if committer not in state.members:
-        raise RoundError(f"{what}: committer {committer!r} is no member of round {state.round + 1}")
-    check_signature(document, plan.site(str(committer)).public_key, what)
+    committer = check_author(plan, state, document, what)
     named = [str(i.get("contribution")) for i in document.get("inputs", []) if isinstance(i, dict)]
     refusals, deadline = document.get("refusals"), document.get("deadline")
     if not isinstance(refusals, list) or not isinstance(deadline, dict):
@@ -236,11 +256,12 @@ def check_commit(
         refusals=refusals,
         amendments=amendments,
         deadline=deadline,
-        committer=str(committer),
+        committer=committer,
         supersedes=supersedes,
     )
     for name, value in made.body.items():
-        if document.get(name) != value:
+        # As bytes: 1, 1.0 and true are equal in Python, and are three different documents.
+        if name not in document or canonical_json(document[name]) != canonical_json(value):
             raise RoundError(f"{what}: {name} is {_short(document.get(name))}, its inputs give {_short(value)}")
     if document.keys() - made.body.keys() - {"signature"}:
         raise RoundError(f"{what}: unknown fields {sorted(document.keys() - made.body.keys() - {'signature'})}")
@@ -291,6 +312,8 @@ def advance(home: Store, plan: Plan, state: ChainState) -> tuple[ChainState, dic
         what = f"{home.url}/{key}"
         try:
             document = _parse(data, what)
+            # Before its inputs are looked for: what no member signed must not make anybody wait for objects it names.
+            check_author(plan, state, document, what)
             inputs = [read_input(home, plan.run, i["contribution"], i["payload"]) for i in document["inputs"]]
             amendments = read_amendments(home, plan.run, document["amendments"])
             by_sha = {c.sha: c for c in inputs}
@@ -304,13 +327,17 @@ def _parse(data: bytes, what: str) -> dict[str, Any]:
     try:
         document = json.loads(data)
         for entry in document["inputs"]:
-            if not (isinstance(entry["contribution"], str) and isinstance(entry["payload"], str)):
+            if not (_is_sha(entry["contribution"]) and _is_sha(entry["payload"])):
                 raise TypeError("inputs name no contribution")
-        if not all(isinstance(a, str) for a in document["amendments"]):
+        if not all(_is_sha(a) for a in document["amendments"]):
             raise TypeError("amendments are not hashes")
-    except (ValueError, TypeError, KeyError) as error:
+        if canonical_json(document) != data:
+            raise ValueError("not canonical JSON")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise RoundError(f"{what}: not a commit ({error})") from error
-    if canonical_json(document) != data:
-        raise RoundError(f"{what}: not canonical JSON")
     parsed: dict[str, Any] = document
     return parsed
+
+
+def _is_sha(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ from training.rounds.codec import Tensors, decode, encode
 from training.rounds.merge import halving_norm
 
 FORMAT = 1
+_TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
 
 
@@ -113,10 +115,8 @@ def read(store: Store, key: str) -> Contribution:
         StoreError: the store cannot be reached; that makes nothing invalid.
     """
     what = f"{store.url}/{key}"
-    try:
-        document = json.loads(store.get(key))
-    except ValueError as error:
-        raise RoundError(f"{what}: damaged: not JSON ({error})") from error
+    data = store.get(key)
+    document = _json(data, what)
     header = parse(document, what)
     stem = f"{folder(header.run, header.round)}/{header.site}"
     if key != f"{stem}-{document_sha(document)}.json":
@@ -128,6 +128,15 @@ def read(store: Store, key: str) -> Contribution:
     if sha256(payload) != header.payload:
         raise RoundError(f"{store.url}/{stem}-{header.payload}.safetensors: damaged: not the payload its name says")
     return Contribution(header, document, payload)
+
+
+def _json(data: bytes, what: str) -> Any:
+    try:
+        document = json.loads(data)
+        canonical_json(document)  # no NaN and no half of a surrogate pair: what cannot be hashed cannot be signed
+    except (ValueError, RecursionError) as error:
+        raise RoundError(f"{what}: damaged: not JSON ({error})") from error
+    return document
 
 
 def parse(document: Any, what: str) -> Header:
@@ -142,10 +151,16 @@ def parse(document: Any, what: str) -> Header:
         body = {name: value for name, value in document.items() if name != "signature"}
         claims = tuple((int(lane), int(start), int(end)) for lane, start, end in body["claims"])
         header = Header(**{**body, "claims": claims})
-    except (TypeError, KeyError, ValueError) as error:
+        for name in _TEXTS:
+            if not isinstance(getattr(header, name), str):
+                raise TypeError(f"{name} is no text")
+        numbers = (header.tokens, header.steps, header.round, header.payload_bytes, *header.tokens_by_dataset.values())
+        finite = math.isfinite(header.norm) and math.isfinite(header.loss)
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise RoundError(f"{what}: not a contribution header ({error})") from error
-    numbers = (header.tokens, header.steps, header.round, header.payload_bytes)
-    if not all(isinstance(n, int) and n >= 0 for n in numbers) or not math.isfinite(header.norm + header.loss):
+    if not re.fullmatch(r"[0-9a-f]{64}", header.payload):
+        raise RoundError(f"{what}: payload {header.payload!r} is no SHA-256")
+    if not all(type(n) is int and n >= 0 for n in numbers) or not finite:
         raise RoundError(f"{what}: counts must be whole numbers of 0 or more, loss and norm finite")
     return header
 
@@ -173,9 +188,10 @@ def read_input(home: Store, run: str, sha: str, payload: str) -> Contribution:
     Raises:
         StoreError: header or payload is missing, or not the bytes its name says: the commit stands, the copy is
             damaged.
+        RoundError: the bytes are those its name says, and they are no contribution.
     """
     key = f"runs/{run}/inputs/{sha}.json"
-    document = home.get_json(key, sha)
+    document = _json(home.get(key, sha), f"{home.url}/{key}")
     header = parse(document, f"{home.url}/{key}")
     return Contribution(header, document, home.get(f"runs/{run}/inputs/{payload}.safetensors", payload))
 

@@ -11,6 +11,7 @@ from training.rounds.commit import ChainState
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan
 from training.shards.loader import RegionOrder
+from training.shards.order import LANES
 from training.shards.writer import open_shard
 
 
@@ -103,6 +104,6 @@ def rounds_of_record(
 
 def _positions(order: RegionOrder, stream: int, state: ChainState) -> int:
     """Return a bound on the positions of a stream that the chain has reached."""
-    slots, count = len(order.segment.schedule.slots), len(order.segment.schedule.where[stream])
-    most = max(state.index[order.region])
-    return (most // slots + 1) * count * 64
+    schedule = order.segment.schedule
+    periods, slot = divmod(max(state.index[order.region]), len(schedule.slots))
+    return (periods * len(schedule.where[stream]) + schedule.before[stream][slot]) * LANES

@@ -110,7 +110,8 @@ class Schedule:
     def of(cls, weights: Sequence[float]) -> Schedule:
         """Spread streams over a period in proportion to their weights, each with one slot at least.
 
-        Slots are dealt by largest deficit (ties to the lower stream), so every prefix is within one slot of its share.
+        Each stream's r-th slot lies in its own P-fair interval, and slots are dealt by earliest deadline (ties to the
+        lower stream), so every prefix is within one slot of its share (Baruah et al. 1996).
         """
         if not weights or min(weights) <= 0:
             raise ValueError(f"every stream needs a weight above 0, not {list(weights)}")
@@ -120,7 +121,8 @@ class Schedule:
         given = [0] * len(counts)
         slots = []
         for j in range(period):
-            stream = max(range(len(counts)), key=lambda s: (counts[s] * (j + 1) - given[s] * period, -s))
+            due = [s for s in range(len(counts)) if given[s] * period < counts[s] * (j + 1)]
+            stream = min(due, key=lambda s: (-(-(given[s] + 1) * period // counts[s]), s))
             given[stream] += 1
             slots.append(stream)
         before, where = [], []

@@ -57,6 +57,7 @@ def place(
     site that would be least busy: bytes over speed. The result does not depend on the order of the arguments.
     """
     existing = existing or {}
+    units, sites = sorted(units, key=lambda u: u.name), sorted(sites, key=lambda s: s.name)
     asked: dict[tuple[str, str, str], Decision] = {}
 
     def answer(unit: Unit, site: Site) -> Decision:
@@ -84,4 +85,4 @@ def place(
         best = min(allowed, key=lambda s: (load[s.name, unit.split] + unit.text_bytes / s.tokens_per_s, s.name))
         load[best.name, unit.split] += unit.text_bytes / best.tokens_per_s
         chosen[unit.name] = Assignment(unit, best, answer(unit, best).reasons)
-    return [chosen[unit.name] for unit in sorted(units, key=lambda u: u.name)]
+    return [chosen[unit.name] for unit in units]

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from data_contracts.errors import CausewayError
+from training.planning import RunConfig, load_run_config
+
+GOOD = 'name = "small"\npurpose = "research pre-training"\ntokenizer = 300\ndatasets = ["test/notes"]\n'
+
+
+def load(folder: Path, text: str | bytes) -> RunConfig:
+    path = folder / "run.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return load_run_config(path)
+
+
+def test_four_lines_are_a_run(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert (config.name, config.purpose, config.tokenizer) == ("small", "research pre-training", 300)
+
+
+def test_the_order_of_the_purposes_words_is_not_another_purpose(tmp_path: Path) -> None:
+    assert load(tmp_path, GOOD.replace("research pre-training", "pre-training research")) == load(tmp_path, GOOD)
+
+
+@pytest.mark.parametrize("field", ["name", "purpose", "tokenizer", "datasets"])
+def test_what_has_no_default_must_be_said(tmp_path: Path, field: str) -> None:
+    text = "".join(line + "\n" for line in GOOD.splitlines() if not line.startswith(field))
+    with pytest.raises(CausewayError, match=f"run.toml: {field}: Field required"):
+        load(tmp_path, text)
+
+
+FAULTS = {
+    "no such purpose": (GOOD.replace("research", "any"), "run.toml: purpose: .*commercial, research"),
+    "half a purpose": (GOOD.replace("research pre-training", "research"), "run.toml: purpose: "),
+    "name": (GOOD.replace('"small"', '"../small"'), "run.toml: name: "),
+    "no data set": (GOOD.replace('["test/notes"]', "[]"), "run.toml: datasets: "),
+    "unknown field": (GOOD + "epochs = 3\n", "run.toml: epochs: Extra inputs"),
+    "unknown inner field": (GOOD + "[inner]\nrate = 1\n", "run.toml: inner.rate: Extra inputs"),
+    "no rounds": (GOOD + "rounds = 0\n", "run.toml: rounds: "),
+    "outer": (GOOD + '[outer]\nmethod = "lion"\n', "run.toml: outer.method: "),
+    "weight 0": (GOOD + '[weights]\n"test/notes" = 0\n', "run.toml: weights.test/notes: "),
+    "weight inf": (GOOD + '[weights]\n"test/notes" = inf\n', "run.toml: weights.test/notes: "),
+    "weight of another": (GOOD + '[weights]\n"test/note" = 1\n', "weights names test/note, which is not in datasets"),
+    "heads": (GOOD + "[model]\nhidden_size = 10\nheads = 4\n", "each head needs the same even width"),
+    "small": (GOOD + "[model]\nhidden_size = 4\n", "model hidden_size: "),
+    "not TOML": ("name = ", "run.toml: not TOML"),
+    "not UTF-8": (b'name = "\xff"', "run.toml: not TOML"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_named_by_file_and_field(tmp_path: Path, name: str) -> None:
+    text, why = FAULTS[name]
+    with pytest.raises(CausewayError, match=why) as caught:
+        load(tmp_path, text)
+    assert str(caught.value).startswith(str(tmp_path / "run.toml"))
+
+
+def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
+    with pytest.raises(CausewayError) as caught:
+        load(tmp_path, GOOD + "rounds = 0\nsteps = -1\nextra = 1\n")
+    assert [line.split(": ")[1] for line in str(caught.value).splitlines()] == ["steps", "rounds", "extra"]
+
+
+def test_a_tokenizers_path_is_taken_from_the_files_folder(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD.replace("300", '"tok/tokenizer.json"'))
+    assert config.tokenizer == str(tmp_path / "tok" / "tokenizer.json")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CausewayError, match=r"none\.toml: cannot be read"):
+        load_run_config(tmp_path / "none.toml")

@@ -1,0 +1,263 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_contracts.canonical import canonical_json, sha256
+from data_contracts.catalog.store import Store
+from data_contracts.errors import DataRefused, StoreError
+from tests.training.making import TOKENIZER, version_of, write_shard_of
+from training.shards.loader import IGNORE, Loader, RegionOrder, region_order
+from training.shards.manifest import Manifest, ShardRef, read_manifest, read_version
+from training.shards.view import as_dataset
+from training.shards.writer import encode_shard, open_shard
+
+TEXTS = ["one two three", "", "four", "five six seven eight nine ten", "å→字"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.open(tmp_path / "north")
+
+
+class Wide:
+    """A tokenizer of one token a character, with more tokens than 16 bits hold."""
+
+    sha, vocab_size, end_id = "w" * 64, 1 << 20, 0
+
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray[Any, Any]]:
+        return [np.array([ord(c) for c in t], dtype=np.uint32) for t in texts]
+
+
+def rows(texts: list[str | None]) -> pa.Table:
+    return pa.table({"record_id": [f"r{i}" for i in range(len(texts))], "text": pa.array(texts, pa.string())})
+
+
+def test_the_same_rows_in_any_order_give_the_same_bytes() -> None:
+    table = rows(list(TEXTS))
+    assert encode_shard(table, "text", TOKENIZER) == encode_shard(table.take([3, 1, 4, 0, 2]), "text", TOKENIZER)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.text(max_size=30), max_size=8))
+def test_each_record_has_its_tokens_and_one_end_of_text(texts: list[str]) -> None:
+    data, counts = encode_shard(rows(list(texts)), "text", TOKENIZER)
+    batch = pa.ipc.open_file(pa.BufferReader(data)).read_all()
+    encoded = [[*ids.tolist(), TOKENIZER.end_id] for ids in TOKENIZER.encode_batch(texts)]
+    assert batch.column("tokens").to_pylist() == encoded
+    assert counts == {
+        "token_dtype": "uint16",
+        "tokens": sum(map(len, encoded)),
+        "records": len(texts),
+        "text_bytes": sum(len(t.encode()) for t in texts),
+    }
+
+
+def test_a_shard_is_mapped_and_its_parts_are_what_was_written(store: Store) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    shard = open_shard(store.path(manifest.arrow_key))
+    assert shard.record_ids == [f"p-{i:03d}" for i in range(5)]
+    assert shard.text_bytes.tolist() == [len(t.encode()) for t in TEXTS]
+    for row, text in enumerate(TEXTS):
+        own = shard.tokens[shard.offsets[row] : shard.offsets[row + 1]]
+        assert own[-1] == TOKENIZER.end_id
+        assert TOKENIZER.decode(own[:-1]) == text
+    assert shard.tokens.dtype == np.uint16
+    assert not shard.tokens.flags.owndata
+    assert not shard.tokens.flags.writeable
+
+
+def test_a_large_vocabulary_is_held_in_32_bits(store: Store) -> None:
+    manifest = write_shard_of(store, ["a\U0001f600"], tokenizer=Wide())
+    shard = open_shard(store.path(manifest.arrow_key))
+    assert manifest.token_dtype == "uint32"
+    assert shard.tokens.tolist() == [97, 0x1F600, 0]
+
+
+def test_an_empty_shard_can_be_opened(store: Store) -> None:
+    shard = open_shard(store.path(write_shard_of(store, []).arrow_key))
+    assert (len(shard.tokens), shard.record_ids, shard.offsets.tolist()) == (0, [], [0])
+
+
+def test_a_record_without_text_is_refused_by_name() -> None:
+    with pytest.raises(DataRefused, match="record r1: text is null"):
+        encode_shard(rows(["a", None]), "text", TOKENIZER)
+
+
+def test_a_manifest_is_read_back_and_names_the_bytes(store: Store) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    assert read_manifest(store, manifest.key, manifest.sha) == manifest
+    data = store.get(manifest.arrow_key)
+    assert (len(data), sha256(data)) == (manifest.arrow_bytes, manifest.arrow_sha256)
+    assert write_shard_of(store, TEXTS) == manifest
+    assert len(list(store.list("shards"))) == 2
+
+
+def test_a_decision_that_differs_is_another_manifest_over_the_same_bytes(store: Store) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    other = Manifest(**{**manifest.document(), "decision": ("another reason",)})
+    assert other.key != manifest.key
+    assert other.arrow_key == manifest.arrow_key
+
+
+@pytest.mark.parametrize(("tokens", "windows"), [(0, 0), (1, 0), (2, 1), (9, 1), (10, 2), (17, 2), (18, 3)])
+def test_windows_are_counted_over_the_inputs(store: Store, tokens: int, windows: int) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    assert Manifest(**{**manifest.document(), "tokens": tokens}).windows(8) == windows
+
+
+def test_a_damaged_manifest_is_named(store: Store) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    for document, why in (
+        ({**manifest.document(), "tokens": 3}, "damaged: sha256"),
+        ({**manifest.document(), "format": 9}, "manifest format 9"),
+        ({"format": 1}, "damaged: not a shard manifest"),
+        ([1], "damaged: not a shard manifest"),
+        ({**manifest.document(), "extra": 1}, "damaged: not a shard manifest"),
+    ):
+        store.put(manifest.key, canonical_json(document))
+        sha = manifest.sha if "sha256" in why else None
+        with pytest.raises(StoreError, match=why) as caught:
+            read_manifest(store, manifest.key, sha)
+        assert manifest.key in str(caught.value)
+
+
+def test_a_data_set_version_is_read_back_sorted_and_its_damage_is_named(store: Store) -> None:
+    manifests = [write_shard_of(store, [f"text {p}"], partition=p) for p in "cab"]
+    version = version_of(manifests)
+    version.write(store)
+    version.write(store)
+    assert version.sha == version_of(manifests[::-1]).sha
+    read = read_version(store, "test/notes", version.sha)
+    assert read.document() == version.document()
+    assert [s.key for s in read.of("europe", "train")] == sorted(m.key for m in manifests)
+    assert read.of("asia", "train") == read.of("europe", "held-out") == ()
+    store.put(version.key(), canonical_json({**version.document(), "contract_version": "2.0.0"}))
+    with pytest.raises(StoreError, match=f"{version.key()}: damaged"):
+        read_version(store, "test/notes", version.sha)
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other", "missing", "plain arrow"])
+def test_a_file_that_is_no_shard_is_named(store: Store, damage: str) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    path = store.path(manifest.arrow_key)
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "plain arrow":
+        with pa.ipc.new_file(str(path), pa.schema([("a", pa.int64())])):
+            pass
+    elif damage != "missing":
+        path.write_bytes({"cut": data[:-40], "empty": b"", "other": b"no shard at all, but long enough"}[damage])
+    with pytest.raises(StoreError, match=manifest.arrow_sha256):
+        open_shard(path)
+
+
+def order_of(store: Store, window: int, texts: list[list[str]]) -> RegionOrder:
+    manifests = [write_shard_of(store, part, partition=chr(97 + k)) for k, part in enumerate(texts)]
+    found = region_order([version_of(manifests)], "europe", window, 4, {})
+    assert found is not None
+    return found
+
+
+def test_a_loader_will_not_open_a_damaged_or_missing_shard(store: Store) -> None:
+    order = order_of(store, 8, [TEXTS])
+    ref = order.shards[0][0]
+    path = store.path(ref.arrow_key)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(StoreError, match=f"{ref.arrow_sha256}.arrow: damaged"):
+        Loader(store, order, 8)
+    path.unlink()
+    with pytest.raises(StoreError, match=f"{ref.arrow_sha256}.arrow: shard is missing"):
+        Loader(store, order, 8)
+
+
+def plain_windows(store: Store, ref: ShardRef, window: int) -> list[tuple[list[int], list[int]]]:
+    """Every window of a shard, read from the tokens one by one."""
+    tokens = [t for row in as_dataset(store, [ref])["tokens"] for t in row]
+    found = []
+    for start in range(0, len(tokens) - 1, window):
+        inputs = tokens[start : start + window][: len(tokens) - 1 - start]
+        targets = tokens[start + 1 : start + 1 + window]
+        pad = window - len(inputs)
+        found.append((inputs + [0] * pad, targets + [IGNORE] * pad))
+    return found
+
+
+WORDS = st.lists(st.sampled_from(["one two", "", "three", "four five six seven", "字"]), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(WORDS, min_size=1, max_size=3), st.integers(2, 9))
+def test_the_loader_hands_out_each_window_of_each_shard_once_an_epoch(
+    tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]], window: int
+) -> None:
+    folder = tmp_path_factory.mktemp("loader")
+    store = Store.open(folder)
+    manifests = [write_shard_of(store, part, partition=chr(97 + k)) for k, part in enumerate(texts)]
+    order = region_order([version_of(manifests)], "europe", window, 4, {})
+    if order is None:
+        assert all(m.tokens < 2 for m in manifests)
+        return
+    (stream,) = order.streams
+    places = [order.segment.find(0, p) for p in range(stream.windows)]
+    inputs, targets, owners = Loader(store, order, window, folder / "log").batch(
+        [p for p in places if p is not None], {"round": 3}
+    )
+    assert inputs.shape == targets.shape == (stream.windows, window)
+    assert owners == ["test/notes"] * stream.windows
+    handed = sorted((i.tolist(), t.tolist()) for i, t in zip(inputs, targets, strict=True))
+    assert handed == sorted((i, t) for ref in order.shards[0] for i, t in plain_windows(store, ref, window))
+    # Every token but each shard's first is a target exactly once.
+    assert int((targets != IGNORE).sum()) == sum(max(0, m.tokens - 1) for m in manifests)
+
+
+def test_the_log_says_what_was_handed_out(store: Store, tmp_path: Path) -> None:
+    order = order_of(store, 4, [TEXTS, ["one two three four five"]])
+    loader = Loader(store, order, 4, tmp_path / "log.ndjson")
+    places = [(lane, 0) for lane in range(6)]
+    inputs, _, _ = loader.batch(places, {"site": "north", "step": 7})
+    (line,) = (tmp_path / "log.ndjson").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["site"], entry["step"]) == ("north", 7)
+    refs = {r.arrow_sha256: r for r in order.shards[0]}
+    for row, (dataset, epoch, window, shard, inner) in zip(inputs.tolist(), entry["handed"], strict=True):
+        assert (dataset, epoch) == ("test/notes", 0)
+        assert row == plain_windows(store, refs[shard], 4)[inner][0]
+        assert order.streams[0].shard(window)[1] == inner
+
+
+def test_a_mixture_follows_its_weights_and_without_them_the_windows(store: Store) -> None:
+    a = version_of([write_shard_of(store, ["one two three four five six"] * 9, dataset="test/a")])
+    b = version_of([write_shard_of(store, ["one two three four five six"] * 3, dataset="test/b")])
+    for weights, share in (({}, 0.75), ({"test/a": 1.0, "test/b": 1.0}, 0.5)):
+        order = region_order([b, a], "europe", 4, 0, weights)
+        assert order is not None
+        assert [s.dataset for s in order.streams] == ["test/a", "test/b"]
+        assert order.segment.schedule.slots.count(0) / len(order.segment.schedule.slots) == pytest.approx(share, abs=0.01)
+
+
+def test_a_region_that_holds_nothing_to_train_on_has_no_order(store: Store) -> None:
+    held_out = version_of([write_shard_of(store, TEXTS, split="held-out")])
+    empty = version_of([write_shard_of(store, [""])])
+    assert region_order([held_out, empty], "europe", 8, 0, {}) is None
+    assert region_order([version_of([write_shard_of(store, TEXTS)])], "asia", 8, 0, {}) is None
+
+
+def test_a_region_is_a_hugging_face_dataset(store: Store) -> None:
+    manifests = [write_shard_of(store, TEXTS), write_shard_of(store, ["two"], partition="q")]
+    shards = [ShardRef.of(m) for m in manifests]
+    found = as_dataset(store, shards)
+    assert found.column_names == ["record_id", "tokens", "text_bytes"]
+    assert found["record_id"][:] == [*(f"p-{i:03d}" for i in range(5)), "q-000"]
+    assert TOKENIZER.decode(found[3]["tokens"][:-1]) == TEXTS[3]
+    with pytest.raises(StoreError, match="no shards to open"):
+        as_dataset(store, [])
