@@ -142,7 +142,6 @@ def _tokenizer_config(spec: ModelSpec) -> dict[str, Any]:
 
 
 def _readme(spec: ModelSpec, card: ModelCard, tokenizer_sha: str) -> str:
-    node = f"model/{card.run_id}@{card.round_number}"
     licences = sorted({dataset.licence for dataset in card.datasets})
     licence = card.licence or "see-training-data"
     front = {
@@ -216,10 +215,10 @@ def _readme(spec: ModelSpec, card: ModelCard, tokenizer_sha: str) -> str:
             f"- result sha256 in the run's chain of commits: `{_code(card.model_sha)}`",
             f"- tokenizer sha256: `{tokenizer_sha}`",
             "",
-            "With the run's home store at hand, this lists every contribution, shard and partition that went in:",
+            "With the run's home store at hand, this walks back to every source file that went in:",
             "",
             "```",
-            f"causeway lineage {_code(node)}",
+            f"causeway lineage show {_code(card.run_id)}@{card.round_number} --files",
             "```",
             "",
         ]

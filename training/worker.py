@@ -110,9 +110,7 @@ class SiteWorker:
         self._restore(state)
         while state.round < self.plan.rounds:
             if self.site not in state.members:
-                raise RoundError(
-                    f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again"
-                )
+                raise RoundError(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
             spans = Spans()
             answer = None
             while answer is None:
@@ -211,7 +209,7 @@ class SiteWorker:
         return f"runs/{self.plan.run}/inner/{self.site}-{number:06d}.safetensors"
 
     def _keep_inner(self, number: int) -> None:
-        data = save({k: np.ascontiguousarray(v) for k, v in self.loop.state().items()}, metadata={"format": "1"})
+        data = save({k: np.asarray(v, order="C") for k, v in self.loop.state().items()}, metadata={"format": "1"})
         self.store.put(self._inner_key(number), data)
         if number > 2:
             self.store.delete(self._inner_key(number - 2))

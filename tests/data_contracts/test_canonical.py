@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from data_contracts.canonical import canonical_json, document_sha, sha256
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(), v, max_size=4), max_leaves=15)
+VALUES = st.recursive(
+    SCALARS, lambda v: st.lists(v, max_size=4) | st.dictionaries(st.text(), v, max_size=4), max_leaves=15
+)
 
 
 def shuffled(value: Any) -> Any:

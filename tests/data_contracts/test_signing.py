@@ -47,7 +47,9 @@ def test_the_signature_is_ed25519_as_in_rfc_8032() -> None:
 @pytest.mark.parametrize("signature", [None, 5, ["00"]])
 def test_no_signature_is_said_so(signature: object) -> None:
     with pytest.raises(RoundError, match="plan.json: unsigned"):
-        check_signature({"a": 1, **({} if signature is None else {"signature": signature})}, public_hex(KEY), "plan.json")
+        check_signature(
+            {"a": 1, **({} if signature is None else {"signature": signature})}, public_hex(KEY), "plan.json"
+        )
 
 
 @pytest.mark.parametrize("spell", [str.upper, lambda s: s + " ", lambda s: s[:-2], lambda s: "zz" + s[2:]])

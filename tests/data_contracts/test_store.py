@@ -87,7 +87,6 @@ def test_a_missing_object_is_named(store: Store) -> None:
     with pytest.raises(ObjectMissing, match="folder: no such object"):
         store.get("folder")
     assert not store.exists("folder")
-    assert not store.exists("folder/one/below")
 
 
 def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:

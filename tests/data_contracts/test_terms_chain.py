@@ -38,7 +38,7 @@ def home(tmp_path: Path) -> Store:
 def three(home: Store) -> TermsHead:
     put_terms(home, "a", terms("SE"), OWNER)
     put_terms(home, "b", terms("EU"), OWNER)
-    return put_terms(home, "a", terms("SE", "NO"), OWNER)
+    return put_terms(home, "a", terms("NO", "SE"), OWNER)
 
 
 def test_each_entry_holds_all_terms_and_names_the_one_before(home: Store) -> None:
@@ -48,12 +48,12 @@ def test_each_entry_holds_all_terms_and_names_the_one_before(home: Store) -> Non
     assert [d["previous"] for d in documents] == ["", document_sha(documents[0]), document_sha(documents[1])]
     assert (head.sequence, head.sha) == (3, document_sha(documents[2]))
     assert head == read_terms(home, public_hex(OWNER)) == read_terms(home)
-    assert (head.of("a"), head.of("b")) == (terms("SE", "NO"), terms("EU"))
+    assert (head.of("a"), head.of("b")) == (terms("NO", "SE"), terms("EU"))
 
 
 def test_terms_that_are_in_force_are_not_written_again(home: Store) -> None:
     head = three(home)
-    assert put_terms(home, "a", terms("NO", "SE"), OWNER) == head
+    assert put_terms(home, "a", terms("SE", "NO"), OWNER) == head
 
 
 def test_a_data_set_without_terms_is_not_used(home: Store) -> None:

@@ -129,7 +129,7 @@ def test_the_card_names_data_licences_attributions_purpose_figures_and_the_way_b
         "run: `demo-7`, round 12",
         "ab" * 32,
         load_tokenizer(TOKENIZER).sha,
-        "causeway lineage model/demo-7@12",
+        "causeway lineage show demo-7@12 --files",
     ):
         assert expected in body
 

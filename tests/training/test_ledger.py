@@ -26,7 +26,10 @@ def claim(run: Run, site: str, *claims: tuple[int, int, int]) -> Contribution:
 
 def test_claims_that_join_are_entries_of_their_round(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    rounds = [(1, [claim(run, "north", (0, 0, 3)), claim(run, "east", (0, 0, 2))]), (2, [claim(run, "north", (0, 3, 4))])]
+    rounds = [
+        (1, [claim(run, "north", (0, 0, 3)), claim(run, "east", (0, 0, 2))]),
+        (2, [claim(run, "north", (0, 3, 4))]),
+    ]
     assert ledger.entries(run.plan, rounds) == [
         Entry(1, "asia", "east", 0, 0, 2),
         Entry(1, "europe", "north", 0, 0, 3),

@@ -21,7 +21,9 @@ WAITS = st.lists(st.floats(0, 1000), max_size=8)
 
 
 @given(RULES, WAITS)
-def test_the_grace_is_median_and_mad_of_past_waits_and_never_below_the_floor(rule: Membership, waits: list[float]) -> None:
+def test_the_grace_is_median_and_mad_of_past_waits_and_never_below_the_floor(
+    rule: Membership, waits: list[float]
+) -> None:
     grace = grace_s(rule, waits)
     assert grace >= rule.grace_floor_s
     if waits:

@@ -69,11 +69,11 @@ def test_the_order_depends_on_every_part_of_its_context() -> None:
 
 
 def test_where_a_window_lands_is_uniform_over_seeds() -> None:
-    # 20 windows, 4000 keys: chi-square with 19 degrees of freedom stays below 43.8 but once in a thousand seeds.
+    # 20 windows, 2000 keys: chi-square with 19 degrees of freedom stays below 43.8 but once in a thousand seeds.
     for window in (0, 7, 19):
-        landed = [int(Permutation.keyed(20, seed).inverse(np.array([window]))[0]) for seed in range(4000)]
+        landed = [int(Permutation.keyed(20, seed).inverse(np.array([window]))[0]) for seed in range(2000)]
         counts = np.bincount(landed, minlength=20)
-        assert float(((counts - 200) ** 2 / 200).sum()) < 43.8
+        assert float(((counts - 100) ** 2 / 100).sum()) < 43.8
 
 
 @pytest.mark.parametrize("n", [1000, 65_536, 100_003])
@@ -155,7 +155,9 @@ def test_a_later_segment_goes_on_where_the_first_stopped_and_gives_no_position_t
     first = Segment(Schedule.of([3.0, 1.0]))
     stop = [17 + lane % 3 for lane in range(LANES)]
     seen = [first.locate(lane, i) for lane in range(LANES) for i in range(stop[lane])]
-    counts = tuple(tuple(sum(s == stream and p % LANES == k for s, p in seen) for k in range(LANES)) for stream in (0, 1))
+    counts = tuple(
+        tuple(sum(s == stream and p % LANES == k for s, p in seen) for k in range(LANES)) for stream in (0, 1)
+    )
     later = Segment(Schedule.of([1.0, 5.0]), tuple(stop), counts)
     seen += [later.locate(lane, stop[lane] + i) for lane in range(LANES) for i in range(40)]
     assert len(set(seen)) == len(seen)

@@ -59,7 +59,7 @@ UNITS = st.lists(
 
 def permitted(one: TrainingTerms, where: Site, split: str) -> bool:
     """The policy, written a second time and the slow way."""
-    if one.valid_until is not None and TODAY > one.valid_until:
+    if one.valid_until is not None and one.valid_until < TODAY:
         return False
     for zones in (one.storage, one.processing):
         for country in where.jurisdictions:
@@ -93,7 +93,9 @@ def test_no_unit_is_ever_where_its_terms_do_not_permit_it(
 
 @settings(deadline=None)
 @given(UNITS, st.randoms(use_true_random=False), st.floats(0.1, 9))
-def test_placement_does_not_depend_on_the_order_of_anything(units: list[Unit], chance: random.Random, speed: float) -> None:
+def test_placement_does_not_depend_on_the_order_of_anything(
+    units: list[Unit], chance: random.Random, speed: float
+) -> None:
     by_set = {"d/a": terms(), "d/b": terms(residency={"storage": ["EU"], "processing": ["SG"]})}
     sites = [site("east", "SG", speed=speed), site("north", "SE"), site("west", "US", speed=1 / 3)]
     lying = {u.name: chance.choice(sites).name for u in units if chance.random() < 0.5}
@@ -121,7 +123,12 @@ def test_training_and_held_out_rows_are_balanced_apart(tmp_path: Path) -> None:
     units = [Unit("d/a", f"p{i}", "0" * 64, split, 100) for i in range(4) for split in PURPOSES]
     found = place(units, SITES, {"d/a": terms()}, PURPOSES, TODAY)
     for split in PURPOSES:
-        assert sorted(f.site.name for f in found if f.site and f.unit.split == split) == ["east", "north", "south", "west"]
+        assert sorted(f.site.name for f in found if f.site and f.unit.split == split) == [
+            "east",
+            "north",
+            "south",
+            "west",
+        ]
 
 
 def test_a_unit_without_a_home_says_why_for_each_site() -> None:

@@ -242,7 +242,9 @@ def test_a_mixture_follows_its_weights_and_without_them_the_windows(store: Store
         order = region_order([b, a], "europe", 4, 0, weights)
         assert order is not None
         assert [s.dataset for s in order.streams] == ["test/a", "test/b"]
-        assert order.segment.schedule.slots.count(0) / len(order.segment.schedule.slots) == pytest.approx(share, abs=0.01)
+        assert order.segment.schedule.slots.count(0) / len(order.segment.schedule.slots) == pytest.approx(
+            share, abs=0.01
+        )
 
 
 def test_a_region_that_holds_nothing_to_train_on_has_no_order(store: Store) -> None:
