@@ -21,6 +21,7 @@ COMMANDS = {
     "quarantine": ("data:quarantine", "Why records were refused, with examples."),
     "shard": ("runs:shard", "Place and write a run's shards where the terms permit."),
     "train": ("runs:train", "Train a run over its sites; run again, it goes on."),
+    "amend": ("runs:amend", "Change a run's sites by a signed amendment."),
     "evaluate": ("runs:evaluate", "Held-out bits per byte, before and after, by data set."),
     "export": ("runs:export", "Write a run's model as a Hugging Face directory."),
     "verify": ("runs:verify", "Recompute a run's chain and name what is damaged."),

@@ -1,6 +1,6 @@
 """Curate: duplicates out, personal data redacted, each change with its reason."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Evaluate: held-out bits per byte, each data set at a site that may hold it; only figures leave."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 import json
@@ -64,7 +64,7 @@ async def evaluate(home: str, run: str, max_bytes: int = 200_000) -> list[dict[s
     await asyncio.gather(*(one(site) for site in sites))
     summaries = sorted((s for found in done for s in found), key=lambda s: (s["dataset"], s["site"]))
     for s in summaries:
-        key = f"{run}/{s['round']}/{s['dataset']}/{s['site']}"
+        key = f"{run}/{s['round']}-{max_bytes}/{s['dataset']}/{s['site']}"
         facts = {name: figure["bits_per_byte"] for name, figure in s["figures"].items()}
         inputs = [Node(model_node(run, s["round"]), {})]
         workspace.lineage().emit_once("evaluate", key, inputs, [Node(f"evaluation/{key}", facts)])

@@ -1,6 +1,6 @@
 """Ingest: one async flow run per partition, each published by one row."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from prefect import flow, get_run_logger, task
+from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_table_artifact
 
 from data_contracts.contract import Contract, load_contract
@@ -100,7 +100,12 @@ async def ingest_partition_flow(home: str, dataset: str, contract: str, source: 
     return row
 
 
-@flow(name="ingest", flow_run_name="ingest {contract}")
+def _run_name() -> str:
+    parameters = runtime.flow_run.parameters
+    return f"ingest {Path(str(parameters.get('contract', ''))).stem}"
+
+
+@flow(name="ingest", flow_run_name=_run_name)
 async def ingest(
     home: str,
     contract: str,

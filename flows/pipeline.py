@@ -1,6 +1,6 @@
 """The main job, top to bottom: ingest -> curate -> shard -> train -> evaluate -> export -> verify, check, report."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 import time

@@ -1,6 +1,6 @@
 """Shard: a tokenizer, a placement that the policy permits, Arrow shards with manifests at the sites, a plan."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Train: start the sites, follow the chain, start again a site that dies. The flow decides nothing: the chain does."""
 
-from __future__ import annotations
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
 import json

@@ -18,8 +18,8 @@ from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, Pa
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.oracle import Agreement
 from training.evaluation import Difference, DocumentScore, Summary
-from training.inner import InnerRecipe
 from training.model import ModelSpec
+from training.recipe import InnerRecipe
 from training.rounds.contribution import Header
 from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef

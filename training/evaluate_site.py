@@ -2,8 +2,8 @@
 
     python -m training.evaluate_site --home-store DIR --site east --store DIR --run RUN [--max-bytes N]
 
-Per-document results stay in the site's store (`evaluations/<run>/<round>/<slug>.parquet`), the summary goes to
-`runs/<run>/evaluations/<round>/<slug>.<site>.json` in the home store.
+Per-document results stay in the site's store (`evaluations/<run>/<round>-<max bytes>/<model>/<slug>.parquet`), the
+summary goes to `runs/<run>/evaluations/<round>-<max bytes>/<slug>.<site>.json` in the home store.
 """
 
 from __future__ import annotations
@@ -40,9 +40,21 @@ from training.shards.writer import open_shard
 FORMAT = 1
 
 
-def summary_key(run: str, round_number: int, dataset: str, site: str) -> str:
-    """Key of one data set's figures at one site, in the home store."""
-    return f"runs/{run}/evaluations/{round_number:06d}/{dataset.replace('/', '--')}.{site}.json"
+def summary_folder(run: str, round_number: int, max_bytes: int) -> str:
+    """The folder of a round's figures over at most `max_bytes` of text, in the home store."""
+    return f"runs/{run}/evaluations/{round_number:06d}-{max_bytes}"
+
+
+def summaries_of(home: Store, run: str, round_number: int) -> list[dict[str, Any]]:
+    """Return a round's figures, of the evaluation that read most text; empty when there is none."""
+    sizes = {
+        int(name.split("-")[1])
+        for key, _ in home.list(f"runs/{run}/evaluations")
+        if (name := key.split("/")[3]).startswith(f"{round_number:06d}-")
+    }
+    if not sizes:
+        return []
+    return [home.get_json(key) for key, _ in home.list(summary_folder(run, round_number, max(sizes)))]
 
 
 def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int) -> list[dict[str, Any]]:
@@ -59,7 +71,8 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
         held = [s for s in version.shards if s.site == site and s.split == "held-out" and s.records]
         if not held:
             continue
-        key = summary_key(run, state.round, version.dataset, site)
+        slug = version.dataset.replace("/", "--")
+        key = f"{summary_folder(run, state.round, max_bytes)}/{slug}.{site}.json"
         if home.exists(key):
             summaries.append(home.get_json(key))
             continue
@@ -69,9 +82,8 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
             "after": _score(plan, after, documents),
             "unigram": score_unigram(fit_unigram(_counts(store, version, site, plan)), documents),
         }
-        slug = version.dataset.replace("/", "--")
         for name, found in scores.items():
-            store.put(f"evaluations/{run}/{state.round:06d}/{name}/{slug}.parquet", to_parquet(found))
+            store.put(f"evaluations/{run}/{state.round:06d}-{max_bytes}/{name}/{slug}.parquet", to_parquet(found))
         summary = {
             "format": FORMAT,
             "run": run,
@@ -79,6 +91,7 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
             "state": state.state_sha,
             "dataset": version.dataset,
             "site": site,
+            "max_bytes": max_bytes,
             "documents_held_out": total,
             "figures": {name: asdict(summarise(found)) for name, found in scores.items()},
             "after_against_unigram": asdict(compare(scores["after"], scores["unigram"])),

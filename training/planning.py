@@ -13,8 +13,8 @@ from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.policy import Purpose, decide_derived
 from data_contracts.signing import public_hex
 from training import model as models
-from training.inner import InnerRecipe
 from training.model import ModelSpec
+from training.recipe import InnerRecipe
 from training.rounds import merge
 from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite, write_plan
 from training.rounds.run import snapshot_key
@@ -29,8 +29,8 @@ class ModelConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     hidden_size: int = Field(default=96, gt=0)
-    layers: int = Field(default=4, gt=0)
-    heads: int = Field(default=4, gt=0)
+    layers: int = Field(default=3, gt=0)
+    heads: int = Field(default=3, gt=0)
     intermediate_size: int = Field(default=256, gt=0)
 
 

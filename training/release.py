@@ -7,7 +7,7 @@ from typing import Any
 
 from data_contracts.catalog.lineage import Node
 from data_contracts.errors import RoundError
-from training.evaluate_site import summary_key
+from training.evaluate_site import summaries_of
 from training.export import CardDataset, CardEvaluation, ModelCard, export_model
 from training.model import ModelSpec
 from training.rounds.plan import read_plan
@@ -53,19 +53,17 @@ def export_run(workspace: Workspace, run: str, directory: Path | None = None) ->
                 tokens=sum(s.tokens for s in train),
             )
         )
-        for site in sorted({s.site for s in version.shards if s.split == "held-out"}):
-            key = summary_key(run, state.round, version.dataset, site)
-            if workspace.home.exists(key):
-                figures = workspace.home.get_json(key)["figures"]
-                evaluations.append(
-                    CardEvaluation(
-                        dataset=f"{version.dataset} at {site}",
-                        documents=figures["after"]["documents"],
-                        bits_per_byte=figures["after"]["bits_per_byte"],
-                        standard_error=figures["after"]["standard_error"],
-                        baseline_bits_per_byte=figures["unigram"]["bits_per_byte"],
-                    )
-                )
+    for summary in summaries_of(workspace.home, run, state.round):
+        figures = summary["figures"]
+        evaluations.append(
+            CardEvaluation(
+                dataset=f"{summary['dataset']} at {summary['site']}",
+                documents=figures["after"]["documents"],
+                bits_per_byte=figures["after"]["bits_per_byte"],
+                standard_error=figures["after"]["standard_error"],
+                baseline_bits_per_byte=figures["unigram"]["bits_per_byte"],
+            )
+        )
     card = ModelCard(
         name=plan.name,
         purpose=plan.purpose,

@@ -99,7 +99,9 @@ def load_sites(path: Path, root: Path) -> Sites:
         raw: dict[str, Any] = tomllib.loads(path.read_text())
         parsed = _File.model_validate(raw)
     except OSError as error:
-        raise CausewayError(f"{path}: cannot be read: {error.strerror}; give --sites FILE") from error
+        raise CausewayError(
+            f"{path}: cannot be read: {error.strerror}; put a sites.toml into the --home folder"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CausewayError(f"{path}: not TOML: {error}") from error
     except ValidationError as error:

@@ -34,7 +34,8 @@ from data_contracts.catalog.terms_chain import read_terms
 from data_contracts.errors import CausewayError, RoundError, StoreError
 from data_contracts.signing import KeyRing, public_hex
 from training import model as models
-from training.inner import InnerLoop, InnerRecipe, pick_device
+from training.inner import InnerLoop, pick_device
+from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.closing import Closer

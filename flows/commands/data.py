@@ -18,6 +18,8 @@ def contracts_check(*files: Path, json: Json = False) -> int:
     from data_contracts.contract import load_contract
     from data_contracts.errors import ContractError
 
+    if not files:
+        raise ContractError("no contract was named; for example: causeway contracts check my-contract.yaml")
     results: list[dict[str, Any]] = []
     for path in files:
         try:
@@ -80,7 +82,11 @@ def ingest(
     if done.rows:
         columns = ["partition", "outcome", "rows_in", "accepted", "quarantined", "reasons"]
         print_table(done.dataset, columns, [[row[c] for c in columns] for row in done.rows])
-    print(f"{done.dataset}: {done.partitions} partitions ingested, {done.unchanged} unchanged")
+    refused = sum(row["outcome"] == "refused" for row in done.rows)
+    print(
+        f"{done.dataset}: {done.partitions} partitions ingested, {done.unchanged} unchanged"
+        + (f", {refused} of them refused: see causeway quarantine {done.dataset}" if refused else "")
+    )
     return 0
 
 

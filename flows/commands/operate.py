@@ -135,6 +135,8 @@ def serve(contract: Path, source: str, *, home: Home = DEFAULT_HOME, every: floa
     loaded = load_contract(contract)
     with server(home.absolute(), port) as url:
         os.environ["PREFECT_API_URL"] = url
+        from prefect.types.entrypoint import EntrypointType
+
         from flows.ingest import ingest
 
         where = source if source.startswith("env:") else str(Path(source).absolute())
@@ -143,5 +145,13 @@ def serve(contract: Path, source: str, *, home: Home = DEFAULT_HOME, every: floa
             flush=True,
         )
         parameters = {"home": str(home.absolute()), "contract": str(contract.absolute()), "source": where}
-        ingest.serve(name=loaded.slug, interval=every, parameters=parameters, print_starting_message=False)
+        # By module, not by file: a flow loaded from its file cannot resolve its own annotations.
+        ingest.serve(
+            name=loaded.slug,
+            interval=every,
+            parameters=parameters,
+            print_starting_message=False,
+            limit=1,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
     return 0

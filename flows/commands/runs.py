@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Literal
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
 
@@ -61,6 +62,36 @@ def train(run_file: Path, *, home: Home = DEFAULT_HOME, loader_log: Path | None 
         print_json({"run": run, "rounds": rounds, "state": state})
     else:
         print(f"run {run}: {rounds} rounds committed, state {state}. Next: causeway evaluate {run}")
+    return 0
+
+
+def amend(
+    run: str,
+    kind: Literal["remove-site", "add-site"],
+    site: str,
+    *,
+    reason: str,
+    home: Home = DEFAULT_HOME,
+) -> int:
+    """Change a run's plan by a signed amendment, in force from the next commit; it goes on record with its reason.
+
+    Examples:
+        causeway amend demo-1a2b3c4d remove-site west --reason "power cut until Friday"
+
+    Parameters
+    ----------
+    kind:
+        remove-site: go on without it; add-site: take a removed site of the plan back.
+    reason:
+        Why; it stands in the chain for good.
+    """
+    from training.rounds.amendment import write_amendment
+    from training.rounds.plan import read_plan
+    from training.workspace import Workspace
+
+    workspace = Workspace.open(home)
+    made = write_amendment(workspace.home, read_plan(workspace.home, run), kind, site, reason, workspace.owner)
+    print(f"run {run}: amendment {made.sequence} ({kind} {site}) is signed; the next commit brings it into force")
     return 0
 
 
@@ -139,7 +170,8 @@ def verify(run: str | None = None, *, home: Home = DEFAULT_HOME, json: Json = Fa
             print(problem)
         verdict = "verified" if found.ok else f"NOT VERIFIED, {len(found.problems)} problems"
         print(f"run {found.run}: {found.rounds} rounds, {found.objects} objects read: {verdict}")
-        print(f"model {found.state_sha}")
+        if found.ok:
+            print(f"model {found.state_sha}")
     return 0 if found.ok else 1
 
 

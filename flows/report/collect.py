@@ -35,6 +35,7 @@ from flows.report.facts import (
     Transfer,
 )
 from training.checker import Checked
+from training.evaluate_site import summaries_of
 from training.model import ModelSpec, count_parameters
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan, read_plan
@@ -198,12 +199,12 @@ def _spans(workspace: Workspace, plan: Plan) -> tuple[list[Span], float, float]:
 
 
 def _evaluations(workspace: Workspace, plan: Plan, number: int) -> Iterable[Evaluation]:
-    prefix = f"runs/{plan.run}/evaluations/{number:06d}"
-    for key, _ in workspace.home.list(prefix):
-        s = workspace.home.get_json(key)
+    summaries = summaries_of(workspace.home, plan.run, number)
+    for s in summaries:
         f = s["figures"]
+        alone = sum(other["dataset"] == s["dataset"] for other in summaries) == 1
         yield Evaluation(
-            data_set=s["dataset"] if _alone(workspace, prefix, s) else f"{s['dataset']} at {s['site']}",
+            data_set=s["dataset"] if alone else f"{s['dataset']} at {s['site']}",
             before=f["before"]["bits_per_byte"],
             after=f["after"]["bits_per_byte"],
             unigram=f["unigram"]["bits_per_byte"],
@@ -211,11 +212,6 @@ def _evaluations(workspace: Workspace, plan: Plan, number: int) -> Iterable[Eval
             text_bytes=f["after"]["bytes"],
             smallest_difference=s["after_against_unigram"].get("minimum_detectable"),
         )
-
-
-def _alone(workspace: Workspace, prefix: str, summary: dict[str, Any]) -> bool:
-    slug = summary["dataset"].replace("/", "--")
-    return sum(key.rsplit("/", 1)[1].startswith(f"{slug}.") for key, _ in workspace.home.list(prefix)) == 1
 
 
 def _transfers(workspace: Workspace, plan: Plan, committed: list[tuple[int, list[Contribution]]]) -> Iterable[Transfer]:

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from data_contracts.errors import RoundError
-from training.inner import IGNORED, InnerLoop, InnerRecipe, learning_rate, pick_device
+from training.inner import IGNORED, InnerLoop, pick_device
 from training.model import ModelSpec, build, load_parameters, parameters_of
+from training.recipe import InnerRecipe, learning_rate
 
 torch.set_num_threads(1)
 SPEC = ModelSpec(vocab_size=300, hidden_size=32, layers=2, heads=2, intermediate_size=48, window=32)

@@ -77,5 +77,5 @@ def test_every_fault_is_named_at_once(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(CausewayError, match=r"none\.toml: cannot be read.*--sites"):
+    with pytest.raises(CausewayError, match=r"none\.toml: cannot be read.*put a sites.toml"):
         load_sites(tmp_path / "none.toml", tmp_path)

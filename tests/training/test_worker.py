@@ -20,8 +20,8 @@ from data_contracts.sources import open_source
 from tests.data_contracts.making import make_contract, write_lines
 from training import steps
 from training.checker import check_policy
-from training.inner import InnerRecipe
 from training.planning import ModelConfig, RunConfig
+from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
 from training.rounds import ledger
 from training.rounds.amendment import write_amendment

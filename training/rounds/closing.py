@@ -50,8 +50,12 @@ class Closer:
         if self._quorum_at is None and len(self._good) >= min(self.plan.membership.quorum, len(state.members)):
             self._quorum_at = now
         since = now - self._quorum_at if self._quorum_at is not None else 0.0
+        applied = set(state.amendments)
+        amendments = [a for a in list_amendments(self.home, self.plan) if a.sha not in applied]
+        # A site that the owner removed is not waited for: this round's commit brings the removal into force.
+        leaving = {a.site for a in amendments if a.kind == "remove-site"}
         why = closed_by(
-            self.plan.membership, state.members, self._good.keys(), self._bad.keys(), since, self._past_waits
+            self.plan.membership, state.members, self._good.keys(), self._bad.keys() | leaving, since, self._past_waits
         )
         if why is None:
             return False
@@ -65,8 +69,6 @@ class Closer:
         if why == "grace":
             deadline |= {"waited_s": round(since, 3), "members": list(state.members)}
         self._past_waits.append(since)
-        applied = set(state.amendments)
-        amendments = [a for a in list_amendments(self.home, self.plan) if a.sha not in applied]
         made = build(
             self.plan,
             state,

@@ -40,7 +40,11 @@ def may_hold(terms: TrainingTerms, purpose: Purpose, site: Site, on_date: dt.dat
     """Ask the policy whether a site may store the data and process it for this purpose."""
     store = decide(terms, purpose, site.place, on_date, action="store")
     process = decide(terms, purpose, site.place, on_date, action="process")
-    return Decision(store.allowed and process.allowed, tuple(dict.fromkeys(store.reasons + process.reasons)))
+    asked = (store, process)
+    allowed = store.allowed and process.allowed
+    # A refusal lists what refuses, not the clauses that would have permitted the other half.
+    reasons = [r for d in asked if allowed or not d.allowed for r in d.reasons]
+    return Decision(allowed, tuple(dict.fromkeys(reasons)))
 
 
 def place(
