@@ -14,13 +14,13 @@ from flows.progress import Event, listen
 # Seconds of each stage of a first demo on two cores, in order: only their proportions matter, since what has passed
 # corrects what is to come.
 STAGES = {
-    "server": 18.0,
-    "ingest": 45.0,
+    "server": 15.0,
+    "ingest": 60.0,
     "curate": 4.0,
     "tokenizer": 4.0,
     "shard": 12.0,
-    "train": 150.0,
-    "evaluate": 25.0,
+    "train": 125.0,
+    "evaluate": 30.0,
     "export": 3.0,
     "verify": 10.0,
     "report": 6.0,

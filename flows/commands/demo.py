@@ -31,7 +31,7 @@ def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, 
     from flows.server import use_running
 
     use_running(home)
-    with Display(train_weight=0.35 if quick else 1.0, sets=3):
+    with Display(train_weight=0.3 if quick else 1.0, sets=3):
         from flows import demo as job
         from flows.pipeline import pipeline
 
