@@ -12,9 +12,10 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 
 from data_contracts.catalog.lineage import Node
-from data_contracts.errors import StoreError
+from data_contracts.errors import PolicyRefused, StoreError
 from flows.progress import report
 from flows.retries import is_transient
+from training.admission import EXIT_REFUSED
 from training.rounds.plan import read_plan
 from training.shards.manifest import read_version
 from training.steps import model_node
@@ -36,6 +37,8 @@ async def evaluate_at(home: str, run: str, site: str, max_bytes: int) -> list[di
     finally:
         if process.returncode is None:
             process.kill()
+    if process.returncode == EXIT_REFUSED:
+        raise PolicyRefused(said.decode(errors="replace").strip())
     if process.returncode != 0:
         raise StoreError(f"evaluation at {site} failed: {said.decode(errors='replace').strip()[-2000:]}")
     summaries: list[dict[str, Any]] = json.loads(out)

@@ -13,8 +13,9 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
 
-from data_contracts.errors import ObjectMissing, RoundError, StoreError
+from data_contracts.errors import ObjectMissing, PolicyRefused, RoundError, StoreError
 from flows.progress import report
+from training.admission import EXIT_REFUSED
 from training.rounds.commit import ChainState
 from training.rounds.contribution import Contribution, Header
 from training.rounds.plan import Plan, read_plan
@@ -69,8 +70,11 @@ async def _revive(workspace: Workspace, plan: Plan, dead: _Process, log_dir: Pat
 
     Raises:
         RoundError: it died too often; carries what it said last.
+        PolicyRefused: the terms in force no longer permit its work.
     """
     said = (await dead.process.stderr.read()).decode(errors="replace").strip() if dead.process.stderr else ""
+    if dead.process.returncode == EXIT_REFUSED:
+        raise PolicyRefused(said)
     last = said.splitlines()[-1] if said else f"no message, exit {dead.process.returncode}"
     if dead.restarts >= MAX_RESTARTS:
         raise RoundError(

@@ -104,7 +104,7 @@ def test_every_field_of_an_example_is_explained_beside_it(name: str) -> None:
 
 def test_the_terms_entry_names_what_the_head_reads() -> None:
     assert {"sequence", "previous", "datasets"} <= EXAMPLES["terms chain"].keys()
-    assert {f.name for f in fields(TermsHead)} == {"sequence", "sha", "terms"}
+    assert {f.name for f in fields(TermsHead)} == {"sequence", "sha", "terms", "chain"}
 
 
 def _shape(value: Any, name: str = "") -> Any:

@@ -18,8 +18,11 @@ import numpy as np
 
 from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
-from data_contracts.errors import CausewayError
+from data_contracts.catalog.terms_chain import read_terms
+from data_contracts.errors import CausewayError, PolicyRefused
+from data_contracts.policy import Purpose
 from training import model as models
+from training.admission import EXIT_REFUSED, require_use
 from training.evaluation import (
     Document,
     DocumentScore,
@@ -73,9 +76,11 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
             continue
         slug = version.dataset.replace("/", "--")
         key = f"{summary_folder(run, state.round, max_bytes)}/{slug}.{site}.json"
-        if home.exists(key):
-            summaries.append(home.get_json(key))
+        if home.exists(key) and (known := home.get_json(key))["state"] == state.state_sha:
+            summaries.append(known)
             continue
+        evaluation = Purpose("evaluation", Purpose.parse(plan.purpose).use)
+        require_use(plan, read_terms(home, plan.owner), site, [version.dataset], evaluation)
         documents, total = _documents(store, held, max_bytes)
         scores = {
             "before": _score(plan, before, documents),
@@ -96,7 +101,7 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
             "figures": {name: asdict(summarise(found)) for name, found in scores.items()},
             "after_against_unigram": asdict(compare(scores["after"], scores["unigram"])),
         }
-        home.ensure(key, canonical_json(summary))
+        home.put(key, canonical_json(summary))
         summaries.append(summary)
     return summaries
 
@@ -104,6 +109,7 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
 def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list[Document], int]:
     found: list[Document] = []
     for ref in held:
+        store.get(ref.arrow_key, ref.arrow_sha256)
         shard = open_shard(store.path(ref.arrow_key))
         for row, record_id in enumerate(shard.record_ids):
             # The last token of a record is the end of text: it is not text and is left out of the figure.
@@ -125,6 +131,7 @@ def _counts(store: Store, version: DatasetVersion, site: str, plan: Plan) -> np.
     counts = np.zeros(ModelSpec.model_validate(plan.model).vocab_size, dtype=np.int64)
     for ref in version.shards:
         if ref.site == site and ref.split == "train":
+            store.get(ref.arrow_key, ref.arrow_sha256)
             counts += np.bincount(open_shard(store.path(ref.arrow_key)).tokens, minlength=len(counts))
     return counts
 
@@ -150,6 +157,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         home, store = Store.open(options.home_store), Store.open(options.store)
         summaries = evaluate_site(home, store, options.site, options.run, options.max_bytes)
+    except PolicyRefused as error:
+        print(f"site {options.site}: {error}", file=sys.stderr)
+        return EXIT_REFUSED
     except CausewayError as error:
         print(f"site {options.site}: {error}", file=sys.stderr)
         return 1

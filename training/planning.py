@@ -16,7 +16,7 @@ from training import model as models
 from training.model import ModelSpec
 from training.recipe import InnerRecipe
 from training.rounds import merge
-from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite, write_plan
+from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite, read_plan, write_plan
 from training.rounds.run import snapshot_key
 from training.shards.loader import region_order
 from training.shards.manifest import DatasetVersion
@@ -99,6 +99,17 @@ def load_run_config(path: Path) -> RunConfig:
     return config
 
 
+def _begun(workspace: Workspace, plan: Plan) -> Plan | None:
+    """Return the run that is this plan but for the head of the terms: another data set's terms begin no new run."""
+    for key, _ in workspace.home.list("runs"):
+        run = key.split("/")[1]
+        if key.endswith("/plan.json") and run.startswith(f"{plan.name}-"):
+            known = read_plan(workspace.home, run)
+            if known.model_copy(update={"terms_head": plan.terms_head}) == plan:
+                return known
+    return None
+
+
 def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[DatasetVersion], vocab_size: int) -> Plan:
     """Ask the policy once more, freeze the plan, write snapshot 0 and the signed plan to the home store.
 
@@ -169,6 +180,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         snapshot0=sha,
         terms_head=terms.sha,
     )
+    plan = _begun(workspace, plan) or plan
     workspace.home.ensure(snapshot_key(plan.run, 0, sha), snapshot)
     write_plan(workspace.home, plan, workspace.owner)
     return plan

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from data_contracts.canonical import sha256
 from data_contracts.catalog.lineage import Node
 from data_contracts.errors import RoundError
 from training.evaluate_site import summaries_of
@@ -18,9 +19,9 @@ from training.steps import model_node
 from training.workspace import Workspace
 
 
-def export_path(workspace: Workspace, run: str, number: int) -> Path:
-    """Where a run's model after a round is exported."""
-    return workspace.root / "exports" / f"{run}-{number:06d}"
+def export_path(workspace: Workspace, run: str, number: int, state_sha: str) -> Path:
+    """Where a run's model after a round is exported: its name holds the state's hash, so another model is another."""
+    return workspace.root / "exports" / f"{run}-{number:06d}-{state_sha[:8]}"
 
 
 def export_run(workspace: Workspace, run: str, directory: Path | None = None) -> tuple[Path, bool]:
@@ -33,8 +34,9 @@ def export_run(workspace: Workspace, run: str, directory: Path | None = None) ->
     _, parameters, state = final_parameters(workspace.home, plan)
     if state.round == 0:
         raise RoundError(f"run {run}: no round is committed yet; run: causeway train")
-    target = directory or export_path(workspace, run, state.round)
+    target = directory or export_path(workspace, run, state.round, state.state_sha)
     if directory is None and (target / "config.json").exists():
+        _record(workspace, run, state.round, plan.tokenizer, target)
         return target, False
     _, tokenizer_json = load(workspace, plan.tokenizer)
     datasets, evaluations = [], []
@@ -42,7 +44,8 @@ def export_run(workspace: Workspace, run: str, directory: Path | None = None) ->
         version = read_version(workspace.home, named.dataset, named.version)
         terms: dict[str, Any] = version.terms
         licence = terms["licence"].get("expression") or "per record: " + ", ".join(terms["licence"]["allowed"])
-        train = [s for s in version.shards if s.split == "train"]
+        regions = {s.region for s in plan.sites}
+        train = [s for s in version.shards if s.split == "train" and s.region in regions]
         datasets.append(
             CardDataset(
                 name=version.dataset,
@@ -74,8 +77,14 @@ def export_run(workspace: Workspace, run: str, directory: Path | None = None) ->
         evaluations=tuple(evaluations),
     )
     target.parent.mkdir(parents=True, exist_ok=True)
-    files = export_model(target, ModelSpec.model_validate(plan.model), parameters, tokenizer_json, card)
-    inputs = [Node(model_node(run, state.round), {}), Node(f"tokenizer/{plan.tokenizer[:12]}", {})]
-    output = Node(f"export/{run}/{state.round}", {f.name.replace(".", "_"): f.sha for f in files})
-    workspace.lineage().emit_once("export", f"{run}/{state.round}/{target}", inputs, [output])
+    export_model(target, ModelSpec.model_validate(plan.model), parameters, tokenizer_json, card)
+    _record(workspace, run, state.round, plan.tokenizer, target)
     return target, True
+
+
+def _record(workspace: Workspace, run: str, number: int, tokenizer: str, target: Path) -> None:
+    """Put the export's files into the lineage by their hashes; files that have changed since are refused there."""
+    facts = {f.name.replace(".", "_"): sha256(f.read_bytes()) for f in sorted(target.iterdir()) if f.is_file()}
+    inputs = [Node(model_node(run, number), {}), Node(f"tokenizer/{tokenizer[:12]}", {})]
+    output = Node(f"export/{run}/{number}", facts)
+    workspace.lineage().emit_once("export", f"{run}/{number}/{target}", inputs, [output])

@@ -124,5 +124,10 @@ def load_sites(path: Path, root: Path) -> Sites:
                 accelerator=entry.accelerator,
             )
         )
+    regions = [s.region for s in sites]
+    if len(set(regions)) != len(regions):
+        # A region's order runs over all its shards; today each lies in one site's store.
+        twice = sorted({r for r in regions if regions.count(r) > 1})
+        raise CausewayError(f"{path}: two sites in region {', '.join(twice)}; give each site a region of its own")
     home = Site("home", "home", tuple(parsed.home.jurisdictions), parsed.home.store, "home")
     return Sites(home, tuple(sites), root)

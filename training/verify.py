@@ -13,7 +13,8 @@ from data_contracts.catalog.terms_chain import read_terms
 from data_contracts.errors import CausewayError, ObjectMissing, RoundError, StoreError
 from training.rounds import contribution as contributions
 from training.rounds import ledger
-from training.rounds.commit import ChainState, Slot, advance, commit_key
+from training.rounds.chain import Slot, advance, commit_key
+from training.rounds.commit import ChainState
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import replay, snapshot_key, start_state
 from training.shards.manifest import read_manifest, read_version
@@ -68,7 +69,6 @@ def verify_run(workspace: Workspace, run: str) -> Verification:
     home = workspace.home
     plan = read_plan(home, run)
     checks = _Checks()
-    checks.check(lambda: read_terms(home, plan.owner))
     checks.check(lambda: home.get(f"tokenizers/{plan.tokenizer}.json", plan.tokenizer))
     _verify_shards(workspace, plan, checks)
     state, rounds, tokens = _verify_chain(workspace, plan, checks)
@@ -104,11 +104,12 @@ def _verify_chain(workspace: Workspace, plan: Plan, checks: _Checks) -> tuple[Ch
     committed = []
     tokens = 0
     try:
+        heads = read_terms(home, plan.owner).chain
+        stood = _terms_place(heads, plan.terms_head, f"plan {plan.run}")
         state = start_state(home, plan)
         checks.objects += 1
         for after, document, inputs in replay(home, plan, state):
-            number, previous = after.round, state
-            state = after
+            number, state = after.round, after
             committed.append((number, inputs))
             tokens += sum(c.header.tokens for c in inputs)
             checks.objects += 1 + 2 * len(inputs)
@@ -117,13 +118,22 @@ def _verify_chain(workspace: Workspace, plan: Plan, checks: _Checks) -> tuple[Ch
             if number % plan.snapshot_every == 0 or number == plan.rounds:
                 key = snapshot_key(plan.run, number, after.state_sha)
                 checks.check(lambda key=key, after=after: home.get(key, after.state_sha))  # type: ignore[misc]
-            if document["previous"] != previous.head:
-                raise RoundError(f"{home.url}/{commit_key(plan.run, number)}: does not follow the commit before it")
+            at = _terms_place(heads, document["terms_head"], f"{home.url}/{commit_key(plan.run, number)}")
+            if at < stood:
+                raise RoundError(f"{home.url}/{commit_key(plan.run, number)}: goes back to older terms")
+            stood = at
         ledger.entries(plan, committed)
         _name_what_stops(home, plan, state, checks)
     except (StoreError, RoundError) as error:
         checks.problems.append(str(error))
     return state, state.round if state else 0, tokens
+
+
+def _terms_place(heads: tuple[str, ...], sha: str, what: str) -> int:
+    """Return where in the chain of terms an entry stands; one that is not there was rolled back or made up."""
+    if sha not in heads:
+        raise RoundError(f"{what}: made under terms {sha[:12]}, which are not in the chain of terms; restore terms/")
+    return heads.index(sha)
 
 
 def _name_what_stops(home: Store, plan: Plan, state: ChainState, checks: _Checks) -> None:

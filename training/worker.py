@@ -31,17 +31,20 @@ from safetensors.numpy import load, save
 from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.terms_chain import read_terms
-from data_contracts.errors import CausewayError, RoundError, StoreError
+from data_contracts.errors import CausewayError, ObjectMissing, PolicyRefused, RoundError
+from data_contracts.policy import Purpose
 from data_contracts.signing import KeyRing, public_hex
 from training import model as models
+from training.admission import EXIT_REFUSED, require_use
 from training.inner import InnerLoop, pick_device
 from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
 from training.rounds import merge
+from training.rounds.chain import Slot, advance
 from training.rounds.closing import Closer
-from training.rounds.commit import ChainState, Slot, advance, check_against, lanes_of
+from training.rounds.commit import ChainState, check_against, lanes_of
 from training.rounds.plan import Plan, read_plan
-from training.rounds.run import newest_state, read_run_data
+from training.rounds.run import newest_round, read_run_data
 from training.shards.loader import Loader
 from training.shards.order import next_claims, unroll
 
@@ -107,7 +110,10 @@ class SiteWorker:
         Raises:
             Stopped: asked to end. RoundError, StoreError: this site cannot go on; says why.
         """
-        state = newest_state(self.home, self.plan)
+        state, inputs = newest_round(self.home, self.plan)
+        if state.round > 0 and self.site not in inputs:
+            # The last round left this site's work out: what it learned then is forgotten, as if it had been there.
+            self._forget(state.round)
         self._restore(state)
         while state.round < self.plan.rounds:
             if self.site not in state.members:
@@ -135,6 +141,9 @@ class SiteWorker:
 
     def _train(self, state: ChainState, spans: Spans) -> None:
         number, plan = state.round + 1, self.plan
+        terms = read_terms(self.home, plan.owner)
+        held = [stream.dataset for stream in self.loader.order.streams]
+        require_use(plan, terms, self.site, held, Purpose.parse(plan.purpose))
         base = merge.parameters(state.tensors)
         models.load_parameters(self.net, base)
         lanes = lanes_of(plan, state.members, self.region)[self.site]
@@ -162,7 +171,7 @@ class SiteWorker:
                 "site": self.site,
                 "base": state.head,
                 "base_state": state.state_sha,
-                "terms_head": read_terms(self.home, plan.owner).sha,
+                "terms_head": terms.sha,
                 "claims": tuple(claims),
                 "tokens": sum(tokens.values()),
                 "tokens_by_dataset": dict(sorted(tokens.items())),
@@ -215,6 +224,13 @@ class SiteWorker:
         if number > 2:
             self.store.delete(self._inner_key(number - 2))
 
+    def _forget(self, number: int) -> None:
+        """Put the optimizer's state before a round that did not count in the place of the one after it."""
+        if number > 1 and self.store.exists(self._inner_key(number - 1)):
+            self.store.put(self._inner_key(number), self.store.get(self._inner_key(number - 1)))
+        else:
+            self.store.delete(self._inner_key(number))
+
     def _restore(self, state: ChainState) -> None:
         """Load the inner optimizer's state of the last round; without one, begin clean and say so."""
         models.load_parameters(self.net, merge.parameters(state.tensors))
@@ -226,7 +242,8 @@ class SiteWorker:
         try:
             self.loop.load_state(load(self.store.get(self._inner_key(state.round))))
             self.inner = "kept"
-        except (StoreError, RoundError, SafetensorError):
+        except (ObjectMissing, RoundError, SafetensorError):
+            # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
             self.inner = "clean"
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
@@ -270,7 +287,7 @@ def only_worker(store: Store, run: str, site: str) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one site from the command line; exit 0 when the run is whole, 3 when told to stop, 1 on an error."""
+    """Run one site from the command line; exit 0: the run is whole, 3: told to stop, 4: policy refuses, 1: an error."""
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m training.worker", description=main.__doc__)
@@ -306,6 +323,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped:
         print(f"site {options.site}: stopped on request; start it again to go on", file=sys.stderr)
         return 3
+    except PolicyRefused as error:
+        print(f"site {options.site}: {error}", file=sys.stderr)
+        return EXIT_REFUSED
     except CausewayError as error:
         print(f"site {options.site}: {error}", file=sys.stderr)
         return 1

@@ -108,6 +108,11 @@ class Workspace:
         current = f"contracts/{contract.slug}/current.json"
         known = store.get_json(current) if store.exists(current) else {}
         store.put(current, canonical_json({"format": 1, "sha": contract.sha, "source": source or known.get("source")}))
+        for place in self.sites.places:
+            # Terms that moved the tables elsewhere must not leave the old contract in use at the old place.
+            other = self.store(place.name)
+            if other.url != store.url and other.exists(current):
+                other.delete(current)
 
     def contract(self, dataset: str) -> Contract:
         """Return the contract under which a data set was last ingested.

@@ -22,11 +22,12 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class TermsHead:
-    """The newest entry: its number (0 when there is none), its hash, and the terms by data set."""
+    """The newest entry: its number (0 when there is none), its hash, the terms by data set, and all hashes in order."""
 
     sequence: int
     sha: str
     terms: dict[str, TrainingTerms]
+    chain: tuple[str, ...] = ()
 
     def of(self, dataset: str) -> TrainingTerms:
         """Return the terms of a data set.
@@ -51,6 +52,7 @@ def read_terms(home: Store, owner_public: str | None = None) -> TermsHead:
     """
     keys = [key for key, _ in home.list("terms")]
     previous, terms = "", {}
+    chain: list[str] = []
     for number, key in enumerate(keys, start=1):
         document = home.get_json(key)
         whole = isinstance(document, dict) and isinstance(document.get("datasets"), dict)
@@ -59,8 +61,10 @@ def read_terms(home: Store, owner_public: str | None = None) -> TermsHead:
         if owner_public is not None:
             check_signature(document, owner_public, f"{home.url}/{key}")
         previous = document_sha(document)
+        chain.append(previous)
         terms = document["datasets"]
-    return TermsHead(len(keys), previous, {name: terms_from_document(value) for name, value in sorted(terms.items())})
+    parsed = {name: terms_from_document(value) for name, value in sorted(terms.items())}
+    return TermsHead(len(keys), previous, parsed, tuple(chain))
 
 
 def put_terms(home: Store, dataset: str, terms: TrainingTerms, owner: Ed25519PrivateKey) -> TermsHead:

@@ -17,8 +17,9 @@ from data_contracts.signing import public_hex
 from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.amendment import Amendment
+from training.rounds.chain import Slot, advance
 from training.rounds.codec import Tensors
-from training.rounds.commit import ChainState, Slot, advance, build, genesis, lanes_of, seal
+from training.rounds.commit import ChainState, build, genesis, lanes_of, seal
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan, PlanDataset, PlanSite
 from training.rounds.run import snapshot_key

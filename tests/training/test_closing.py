@@ -14,8 +14,9 @@ from tests.data_contracts.making import make_contract
 from tests.training.making import Run, contribute, key_of, make_run, write_commit
 from training.rounds import contribution as contributions
 from training.rounds.amendment import list_amendments, read_amendment, write_amendment
+from training.rounds.chain import Slot, advance, commit_key
 from training.rounds.closing import Closer
-from training.rounds.commit import ChainState, Slot, advance, build, check_commit, commit_key, lanes_of
+from training.rounds.commit import ChainState, build, check_commit, lanes_of
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Membership
 from training.rounds.run import newest_state
@@ -104,14 +105,14 @@ def test_two_different_commits_of_one_round_cannot_both_stand(run: Run) -> None:
 
 def test_a_refused_contribution_is_on_record_and_the_round_goes_on(run: Run) -> None:
     publish(run, everybody(run, run.start, ("east", "north")))
-    bad = contribute(run, run.start, "west", base="f" * 64)
+    bad = contribute(run, run.start, "west", base_state="f" * 64)
     publish(run, [bad])
     assert closer(run, "east").try_commit(run.start, slot_of(run, run.start), 0)
     _, document = step(run, run.start)
     (refusal,) = document["refusals"]
     assert refusal["site"] == "west"
     assert bad.sha in refusal["contribution"]
-    assert "base is" in refusal["reason"]
+    assert "base_state is" in refusal["reason"]
     assert document["absent"] == ["west"]
 
 

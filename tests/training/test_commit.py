@@ -12,8 +12,9 @@ from data_contracts.signing import sign
 from tests.training.making import Run, contribute, key_of, make_run, write_commit
 from training.rounds import contribution as contributions
 from training.rounds import merge
+from training.rounds.chain import Slot, advance, commit_key
 from training.rounds.closing import Closer
-from training.rounds.commit import ChainState, Slot, advance, build, check_commit, commit_key, genesis
+from training.rounds.commit import ChainState, build, check_commit, genesis
 from training.rounds.contribution import Contribution
 from training.rounds.run import newest_state, replay, snapshot_key, start_state
 

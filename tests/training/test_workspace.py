@@ -84,3 +84,13 @@ def test_an_unknown_data_set_is_answered_with_those_there_are(tmp_path: Path) ->
 def test_there_are_no_terms_before_the_first_data_set(tmp_path: Path) -> None:
     head = Workspace.open(tmp_path).terms()
     assert (head.sequence, head.sha, head.terms) == (0, "", {})
+
+
+def test_terms_that_move_the_tables_take_the_old_contract_out_of_use(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "w")
+    anywhere = make_contract(tmp_path / "a")
+    workspace.keep_contract(anywhere, "there")
+    asian = make_contract(tmp_path / "b", terms=ONLY_SINGAPORE)
+    workspace.keep_contract(asian, "there")
+    assert workspace.contract(anywhere.id).terms.storage == ("SG",)
+    assert not workspace.home.exists(f"contracts/{anywhere.slug}/current.json")

@@ -1,6 +1,6 @@
 """Amendments: changes to a plan, signed by the owner, in force from the commit that names them.
 
-    runs/<run>/amendments/000001-<sha>.json    create-only; committers take those the chain has not applied yet
+    runs/<run>/amendments/000001.json    create-only; committers take those the chain has not applied yet
 
 This version applies `remove-site` and `add-site` (a site of the plan that was removed may return). The format leaves
 room for other kinds; one that this version does not know is refused, never ignored.
@@ -58,7 +58,7 @@ def write_amendment(home: Store, plan: Plan, kind: str, site: str, reason: str, 
     body = {"format": FORMAT, "run": plan.run, "sequence": sequence, "kind": kind, "site": site, "reason": reason}
     amendment = _parse(sign(body, owner), plan.run)
     check_signature(amendment.document, plan.owner, f"amendment {sequence} of {plan.run}")
-    home.create(f"{folder(plan.run)}/{sequence:06d}-{amendment.sha}.json", canonical_json(amendment.document))
+    home.create(f"{folder(plan.run)}/{sequence:06d}.json", canonical_json(amendment.document))
     return amendment
 
 
@@ -83,8 +83,9 @@ def read_amendment(home: Store, run: str, sha: str) -> Amendment:
         ObjectMissing: it is not in the home store.
     """
     for key, _ in home.list(folder(run)):
-        if key.endswith(f"-{sha}.json"):
-            return _parse(home.get_json(key, sha), key)
+        amendment = _parse(home.get_json(key), key)
+        if amendment.sha == sha:
+            return amendment
     raise ObjectMissing(f"{home.url}/{folder(run)}: no amendment {sha}")
 
 

@@ -19,7 +19,8 @@ from data_contracts.errors import ObjectExists, RoundError, StoreError
 from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.amendment import list_amendments
-from training.rounds.commit import ChainState, Slot, build, check_against, seal
+from training.rounds.chain import Slot
+from training.rounds.commit import ChainState, build, check_against, seal
 from training.rounds.contribution import Contribution
 from training.rounds.membership import closed_by
 from training.rounds.plan import Plan
@@ -107,6 +108,9 @@ class Closer:
             for key in keys:
                 try:
                     one = contributions.read(self.stores[member], key)
+                    if (one.header.base, one.header.terms_head) != (state.head, terms_head):
+                        # For an earlier state or under older terms: no answer to this round, its site makes another.
+                        continue
                     check_against(self.plan, state, one.header, terms_head, key)
                     if one.header.site != member:
                         raise RoundError(f"{key}: names site {one.header.site!r}")

@@ -11,22 +11,19 @@ be reached makes nothing invalid: the reader waits or fails, it never decides.
 from __future__ import annotations
 
 import itertools
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from data_contracts.canonical import canonical_json, document_sha, sha256
-from data_contracts.catalog.store import Store
-from data_contracts.errors import ObjectMissing, RoundError
+from data_contracts.canonical import canonical_json, document_sha
+from data_contracts.errors import RoundError
 from data_contracts.signing import check_signature, sign
 from training.rounds import merge
-from training.rounds.amendment import Amendment, apply_members, read_amendment
+from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
-from training.rounds.contribution import Contribution, Header, check, read_input
+from training.rounds.contribution import Contribution, Header, check
 from training.rounds.plan import Plan
 from training.shards.order import LANES
 
@@ -91,6 +88,10 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
             raise RoundError(f"{what}: {name} is {found!r} where round {state.round + 1} needs {value!r}")
     if header.site not in state.members:
         raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
+    # An update of ten times the model's own norm is no training step; summed, a few would overflow fp32.
+    bound = 10.0 * (1.0 + merge.halving_norm(merge.parameters(state.tensors)))
+    if header.norm > bound:
+        raise RoundError(f"{what}: outlying: norm {header.norm:g} is beyond {bound:g}")
     region = plan.site(header.site).region
     mine = set(lanes_of(plan, state.members, region)[header.site])
     claimed = 0
@@ -148,6 +149,13 @@ def build(
         raise RoundError(f"run {plan.run} round {state.round + 1}: two contributions of one site")
     if len(ordered) < min(plan.membership.quorum, len(state.members)):
         raise RoundError(f"run {plan.run} round {state.round + 1}: {len(ordered)} contributions are below the quorum")
+    if state.round >= plan.rounds:
+        raise RoundError(f"run {plan.run}: its plan ends with round {plan.rounds}")
+    if plan.membership.lost_region == "wait":
+        answered = {*sites, *(r["site"] for r in refusals), *(a.site for a in amendments if a.kind == "remove-site")}
+        missing = ", ".join(sorted(set(state.members) - answered))
+        if missing:
+            raise RoundError(f"run {plan.run} round {state.round + 1}: the plan waits for {missing}")
     shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
     updates, index = [], {region: list(lanes) for region, lanes in state.index.items()}
     for c in ordered:
@@ -271,73 +279,3 @@ def check_commit(
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else text[:97] + "..."
-
-
-def commit_key(run: str, number: int, attempt: int = 0) -> str:
-    """Key of a round's commit; `attempt` above 0 supersedes an invalid one."""
-    return f"runs/{run}/commits/{number:06d}{f'.{attempt}' if attempt else ''}.json"
-
-
-def input_keys(run: str, contribution: str, payload: str) -> tuple[str, str]:
-    """Keys of a committed input in the home store: header, payload."""
-    return f"runs/{run}/inputs/{contribution}.json", f"runs/{run}/inputs/{payload}.safetensors"
-
-
-def read_amendments(home: Store, run: str, shas: list[str]) -> list[Amendment]:
-    """Return the amendments that a commit names."""
-    return [read_amendment(home, run, sha) for sha in shas]
-
-
-@dataclass(frozen=True)
-class Slot:
-    """Where the next commit goes: its key, and what it supersedes when invalid ones stand before it."""
-
-    key: str
-    supersedes: dict[str, str] | None
-
-
-def advance(home: Store, plan: Plan, state: ChainState) -> tuple[ChainState, dict[str, Any]] | Slot:
-    """Return the state after the next valid commit and its document, or the free slot when there is none yet.
-
-    Raises:
-        StoreError: an object that a commit names is missing, damaged, or cannot be reached.
-    """
-    supersedes: dict[str, str] | None = None
-    for attempt in range(100):
-        key = commit_key(plan.run, state.round + 1, attempt)
-        try:
-            data = home.get(key)
-        except ObjectMissing:
-            return Slot(key, supersedes)
-        what = f"{home.url}/{key}"
-        try:
-            document = _parse(data, what)
-            # Before its inputs are looked for: what no member signed must not make anybody wait for objects it names.
-            check_author(plan, state, document, what)
-            inputs = [read_input(home, plan.run, i["contribution"], i["payload"]) for i in document["inputs"]]
-            amendments = read_amendments(home, plan.run, document["amendments"])
-            by_sha = {c.sha: c for c in inputs}
-            return check_commit(plan, state, document, by_sha, amendments, supersedes, what), document
-        except RoundError as error:
-            supersedes = {"sha": sha256(data), "rule": str(error).removeprefix(f"{what}: ")}
-    raise RoundError(f"run {plan.run} round {state.round + 1}: 100 invalid commits; a site is misbehaving")
-
-
-def _parse(data: bytes, what: str) -> dict[str, Any]:
-    try:
-        document = json.loads(data)
-        for entry in document["inputs"]:
-            if not (_is_sha(entry["contribution"]) and _is_sha(entry["payload"])):
-                raise TypeError("inputs name no contribution")
-        if not all(_is_sha(a) for a in document["amendments"]):
-            raise TypeError("amendments are not hashes")
-        if canonical_json(document) != data:
-            raise ValueError("not canonical JSON")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RoundError(f"{what}: not a commit ({error})") from error
-    parsed: dict[str, Any] = document
-    return parsed
-
-
-def _is_sha(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None

@@ -104,7 +104,8 @@ def publish(store: Store, contribution: Contribution) -> int:
 def find(store: Store, run: str, round_number: int, site: str) -> list[str]:
     """Return the keys of a site's contribution headers for a round."""
     keys = [key for key, _ in store.list(folder(run, round_number))]
-    return [k for k in keys if k.endswith(".json") and k.rsplit("/", 1)[1].startswith(f"{site}-")]
+    name = re.compile(rf"{re.escape(site)}-[0-9a-f]{{64}}\.json")
+    return [k for k in keys if name.fullmatch(k.rsplit("/", 1)[1])]
 
 
 def read(store: Store, key: str) -> Contribution:
