@@ -16,7 +16,8 @@ from data_contracts.odcs import Fault, FieldPath, Source, nearest, odcs_faults, 
 from data_contracts.rules import rule_faults
 from data_contracts.terms import TrainingTerms, meaning_faults, terms_from_document, terms_schema, terms_validator
 
-_ID = re.compile(r"[a-z0-9-]+(/[a-z0-9-]+)*")
+# A part neither begins nor ends with '-' nor doubles it: only so is a slug, with '--' for '/', the slug of one id.
+_ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)*")
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,127}")
 _API_VERSION = re.compile(r"v3\.[0-2](\.\d+)?")
 LOGICAL_TYPES = ("string", "integer", "number", "boolean", "date", "timestamp")
@@ -172,7 +173,10 @@ def _terms_names() -> list[str]:
 def _shape_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
     """Yield what ODCS leaves open and Causeway needs: one object, plain columns, one partition column, a usable key."""
     if not _ID.fullmatch(document["id"]):
-        yield Fault(("id",), f"{document['id']!r} cannot name a data set; use a-z, 0-9 and '-', in parts joined by '/'")
+        yield Fault(
+            ("id",),
+            f"{document['id']!r} cannot name a data set; use a-z, 0-9 and '-' (one, inside), in parts joined by '/'",
+        )
     if not _API_VERSION.fullmatch(document["apiVersion"]):
         yield Fault(("apiVersion",), f"{document['apiVersion']} is not read; write the contract in v3.0 to v3.2")
     objects = document.get("schema", [])

@@ -8,8 +8,10 @@ and Data Docs hold counts and row numbers, because values may be restricted.
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from data_contracts.verdicts import observed_by, passes
 if TYPE_CHECKING:
     import pandas as pd
 
+_LOG = logging.getLogger(__name__)
 _RESULT = {"result_format": "COMPLETE", "partial_unexpected_count": 0, "include_unexpected_rows": False}
 _ROWS, _PARTITION = "rows", "partition"
 
@@ -45,32 +48,38 @@ def suite(contract: Contract) -> Any:
     return gx.ExpectationSuite(name=contract.slug, expectations=expectations)
 
 
-def run_expectations(contract: Contract, table: pa.Table, docs_dir: Path | None) -> dict[str, int]:
-    """Run the suite over all records of a partition, as a source gives them, and write Data Docs to `docs_dir`.
+def run_expectations(
+    contract: Contract, records: pa.Table | Sequence[pa.Table], docs_dir: Path | None
+) -> dict[str, int]:
+    """Run the suite over all records of one partition or several, as a source gives them; Data Docs to `docs_dir`.
 
-    Returns rule -> number of failing rows; for a batch rule 1 when it fails. Memory holds the whole table.
+    Returns rule -> number of failing rows; for a batch rule the number of partitions that fail it. Keys repeat within
+    a partition only. Memory holds all tables.
 
     Raises:
         DataRefused: the table is not of `source_schema(contract)`.
         CausewayError: GX could not run an expectation.
     """
     schema = source_schema(contract)
-    if not table.schema.equals(schema):
+    tables = [records] if isinstance(records, pa.Table) else list(records)
+    if not all(table.schema.equals(schema) for table in tables):
         raise DataRefused(
             f"{contract.id}: expectations run over the batches of a source; its columns are {schema.names}"
         )
-    frame = _frame(contract, table)
     whole = suite(contract)
     gx, context = _gx(), _context(docs_dir)
     verdicts = {rule.name: 0 for rule in row_rules(contract)} | ({DUPLICATE_KEY: 0} if contract.primary_key else {})
-    refused = np.zeros(len(frame), dtype=np.bool_)
-    if len(frame):
+    refused = np.zeros(sum(table.num_rows for table in tables), dtype=np.bool_)
+    if len(refused):
+        frame = _pandas().concat([_frame(contract, t) for t in tables if t.num_rows], ignore_index=True)
         for name, result in _run(gx, context, contract, whole, _ROWS, frame):
             verdicts[name] += int(result["unexpected_count"])
             refused[list(result.get("unexpected_index_list") or [])] = True
     rules = batch_rules(contract)
-    if rules:
-        observed = {rule.name: [observed_by(rule, table.filter(pa.array(~refused)), refused)] for rule in rules}
+    if rules and tables:
+        ends = np.cumsum([table.num_rows for table in tables])[:-1]
+        parts = list(zip(tables, np.split(refused, ends), strict=True))
+        observed = {r.name: [observed_by(r, t.filter(pa.array(~part)), part) for t, part in parts] for r in rules}
         for name, result in _run(gx, context, contract, whole, _PARTITION, _pandas().DataFrame(observed)):
             verdicts[name] = int(result["unexpected_count"])
     if docs_dir is not None:
@@ -80,7 +89,9 @@ def run_expectations(contract: Contract, table: pa.Table, docs_dir: Path | None)
 
 def agreement(report: Report, verdicts: Mapping[str, int]) -> list[str]:
     """Return every difference between a validation report and the verdicts of `run_expectations`, as sentences."""
-    failed = {result.rule.name: int(not result.passed) for result in report.batch_results}
+    failed: dict[str, int] = {}
+    for result in report.batch_results:
+        failed[result.rule.name] = failed.get(result.rule.name, 0) + int(not result.passed)
     ours = {**dict(report.reasons), **failed}
     return [
         f"{name}: validation counts {ours.get(name, 0)}, expectations {verdicts.get(name, 0)}"
@@ -138,8 +149,22 @@ def _run(
     for result in outcome.results:
         rule = result.expectation_config.meta["rule"]
         if "unexpected_count" not in result.result:
-            raise CausewayError(f"{contract.id}: Great Expectations could not run {rule}: {result.exception_info}")
+            _LOG.error("%s: Great Expectations could not run %s: %s", contract.id, rule, result.exception_info)
+            raise CausewayError(
+                f"{contract.id}: Great Expectations could not run {rule}: {_error_type(result.exception_info)}; "
+                "the process' own log has the message"
+            )
         yield rule, result.result
+
+
+def _error_type(exception_info: Any) -> str:
+    """Return the type's name out of GX's account of an exception, whose words may quote a row."""
+    traceback = str(exception_info.get("exception_traceback") or "") if isinstance(exception_info, dict) else ""
+    if not traceback and isinstance(exception_info, dict):
+        nested = [inner for inner in exception_info.values() if isinstance(inner, dict)]
+        return _error_type(nested[0]) if nested else "an error"
+    names = re.findall(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Warning))\b", traceback, re.MULTILINE)
+    return str(names[-1]) if names else "an error"
 
 
 def _row_expectations(library: Any, rule: RowRule) -> Iterator[Any]:

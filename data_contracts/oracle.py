@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import pyarrow as pa
 
 from data_contracts.canonical import canonical_json, document_sha
-from data_contracts.catalog.tables import Tables
+from data_contracts.catalog.tables import Tables, ingest_id
 from data_contracts.contract import Contract
 from data_contracts.errors import StoreError
 from data_contracts.expectations import agreement, run_expectations
 from data_contracts.sources import Source
 from data_contracts.sources.records import source_schema
-from data_contracts.validation import validate
+from data_contracts.validation import Report, validate
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,12 @@ class Agreement:
 
 
 def ask_oracle(contract: Contract, source: Source, tables: Tables, secret: bytes) -> tuple[Agreement, bool]:
-    """Run the contract's rules through Great Expectations over all records of a source; write its Data Docs.
+    """Run the contract's rules through Great Expectations over the records that are published; write its Data Docs.
 
-    The verdicts are compared with ours on the same records, and ours with what the published versions recorded. The
-    Data Docs lie in the data set's own store, under `docs/<slug>/`. Asked again about the same versions, the answer
-    on record is returned, with False.
+    Asked about are the partitions whose bytes in the source, under this contract, are the version in force: there the
+    verdicts are compared with ours on the same records, and ours with what those versions recorded. The Data Docs lie
+    in the data set's own store, under `docs/<slug>/`. Asked again about the same versions, the answer on record is
+    returned, with False; an answer with differences is never kept.
 
     Raises:
         StoreError: the store is not a local directory, where Data Docs can be written.
@@ -44,31 +45,53 @@ def ask_oracle(contract: Contract, source: Source, tables: Tables, secret: bytes
     if tables.store.root is None:
         raise StoreError(f"{tables.store.url}: Data Docs need a local directory; run the oracle at a site that has one")
     current = tables.current()
-    asked = document_sha([contract.sha, sorted(v.ingest_id for v in current.values())])
+    chosen = [
+        (partition, current[partition.value])
+        for partition in source.partitions()
+        if partition.value in current
+        and current[partition.value].ingest_id == ingest_id(contract.sha, partition.value, partition.source_sha)
+    ]
+    asked = document_sha([contract.sha, sorted(version.ingest_id for _, version in chosen)])
     key = f"docs/{contract.slug}/agreement-{asked[:16]}.json"
     if tables.store.exists(key):
         known = tables.store.get_json(key)
-        return Agreement(**{**known, "differences": tuple(known["differences"])}), False
+        if not known["differences"]:
+            return Agreement(**{**known, "differences": ()}), False
     schema = source_schema(contract)
-    batches = [batch for p in source.partitions() if p.value in current for batch in source.read(p)]
-    table = pa.Table.from_batches(batches, schema)
-    ours = validate(contract, table.to_batches(), "*", secret, _ignore, _ignore)
+    records = [pa.Table.from_batches(source.read(partition), schema) for partition, _ in chosen]
+    ours = _sum(
+        [
+            validate(contract, table.to_batches(), partition.value, secret, _ignore, _ignore)
+            for table, (partition, _) in zip(records, chosen, strict=True)
+        ]
+    )
     docs = tables.store.path(f"docs/{contract.slug}")
-    verdicts = run_expectations(contract, table, docs)
+    verdicts = run_expectations(contract, records, docs)
     differences = agreement(ours, verdicts)
-    published: dict[str, int] = {}
-    for version in current.values():
-        for rule, count in version.reasons.items():
-            published[rule] = published.get(rule, 0) + count
+    published = sum((Counter(version.reasons) for _, version in chosen), Counter[str]())
     for rule in sorted({*published, *ours.reasons}):
-        if published.get(rule, 0) != ours.reasons.get(rule, 0):
+        if published[rule] != ours.reasons.get(rule, 0):
             differences.append(
-                f"{rule}: the published versions count {published.get(rule, 0)}, this pass {ours.reasons.get(rule, 0)}"
+                f"{rule}: the published versions count {published[rule]}, this pass {ours.reasons.get(rule, 0)}"
             )
-    made = Agreement(contract.id, table.num_rows, dict(sorted(verdicts.items())), tuple(differences), str(docs))
-    document: dict[str, Any] = {**asdict(made), "differences": list(made.differences)}
-    tables.store.put(key, canonical_json(document))
+    made = Agreement(contract.id, ours.rows_in, dict(sorted(verdicts.items())), tuple(differences), str(docs))
+    if not made.differences:
+        tables.store.put(key, canonical_json({**asdict(made), "differences": []}))
     return made, True
+
+
+def _sum(reports: Sequence[Report]) -> Report:
+    """Add up what was found in each partition; the batch rules' results stand one after the other."""
+    reasons = sum((Counter(report.reasons) for report in reports), Counter[str]())
+    return Report(
+        rows_in=sum(r.rows_in for r in reports),
+        rows_accepted=sum(r.rows_accepted for r in reports),
+        rows_quarantined=sum(r.rows_quarantined for r in reports),
+        reasons=dict(sorted(reasons.items())),
+        batch_results=tuple(result for report in reports for result in report.batch_results),
+        verdict="accepted" if any(r.rows_in for r in reports) else "empty",
+        bytes_in=sum(r.bytes_in for r in reports),
+    )
 
 
 def _ignore(_table: pa.Table) -> None:

@@ -3,23 +3,28 @@
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_table_artifact
 
 from data_contracts.contract import Contract, load_contract
-from data_contracts.errors import DataRefused
+from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.oracle import ask_oracle
 from data_contracts.sources import Source, open_source
 from flows.progress import report
 from flows.retries import is_transient
 from training.steps import Only, admit, ingest_one, outstanding
 from training.workspace import Workspace
+
+_LOG = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass
@@ -49,16 +54,40 @@ def forget_sources() -> None:
     _source.cache_clear()
 
 
+async def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run work in a thread. Prefect keeps what is raised, and another library's words may quote a row: only ours pass.
+
+    Raises:
+        CausewayError: as the work raised it, without what it came from; or, for any other error, its type's name.
+    """
+    try:
+        return await asyncio.to_thread(work, *args, **kwargs)
+    except CausewayError as error:
+        raise error from None
+    except Exception as error:
+        kind = _named(error)
+    # Outside the handler: the new error carries no trace of the old one.
+    raise CausewayError(kind)
+
+
+def _named(error: Exception) -> str:
+    """Return what Prefect may know of an error; the rest goes to the log of this process."""
+    if isinstance(error, CausewayError):
+        return str(error)
+    _LOG.error("ingest", exc_info=error)
+    return f"{type(error).__name__}; the process' own log has the message"
+
+
 @task(
     retries=2, retry_delay_seconds=1, retry_jitter_factor=0.5, retry_condition_fn=is_transient, task_run_name="publish"
 )
 async def publish(home: str, contract: str, source: str, partition: str) -> dict[str, Any]:
     """Validate one partition and publish its version."""
-    loaded, opened = _source(contract, source)
-    chosen = next((p for p in opened.partitions() if p.value == partition), None)
+    loaded, opened = await _apart(_source, contract, source)
+    chosen = next((p for p in await _apart(opened.partitions) if p.value == partition), None)
     if chosen is None:
         raise DataRefused(f"{loaded.id}: the source has no partition {partition!r} any more")
-    result = await asyncio.to_thread(ingest_one, Workspace.open(Path(home)), loaded, opened, chosen)
+    result = await _apart(ingest_one, Workspace.open(Path(home)), loaded, opened, chosen)
     v = result.version
     return {
         "partition": v.partition,
@@ -74,10 +103,10 @@ async def publish(home: str, contract: str, source: str, partition: str) -> dict
 @task(task_run_name="great expectations")
 async def great_expectations(home: str, contract: str, source: str) -> dict[str, Any]:
     """Run the same rules through Great Expectations, write its Data Docs, and compare the verdicts."""
-    loaded, opened = _source(contract, source)
+    loaded, opened = await _apart(_source, contract, source)
     workspace = Workspace.open(Path(home))
     secret = workspace.keys.secret(f"dataset-{loaded.slug}")
-    answer, _ = await asyncio.to_thread(ask_oracle, loaded, opened, workspace.tables(loaded), secret)
+    answer, _ = await _apart(ask_oracle, loaded, opened, workspace.tables(loaded), secret)
     return {**asdict(answer), "differences": list(answer.differences), "verdicts": dict(answer.verdicts)}
 
 
@@ -130,9 +159,9 @@ async def ingest(
     """
     workspace = Workspace.open(Path(home))
     forget_sources()
-    loaded, opened = await asyncio.to_thread(_source, contract, source)
-    await asyncio.to_thread(admit, workspace, loaded, source)
-    due = await asyncio.to_thread(outstanding, workspace, loaded, opened, only, partitions)
+    loaded, opened = await _apart(_source, contract, source)
+    await _apart(admit, workspace, loaded, source)
+    due = await _apart(outstanding, workspace, loaded, opened, only, partitions)
     done = Ingested(loaded.id, unchanged=due.unchanged)
     gate = asyncio.Semaphore(max_active)
 
@@ -141,7 +170,7 @@ async def ingest(
             try:
                 row = await ingest_partition_flow(home, loaded.id, contract, source, value)
             except Exception as error:
-                done.failed[value] = str(error)
+                done.failed[value] = _named(error)
             else:
                 done.rows.append(row)
                 done.partitions += row["outcome"] != "unchanged"

@@ -1,32 +1,36 @@
 """The one checker of policy: it re-reads every store, table, tokenizer and contribution and counts violations.
 
 It asks the terms in force, not what was decided when things were written: nothing in Causeway reports zero
-violations without it. One object that should not be where it is counts once, however many clauses it breaks.
+violations without it. One object that should not be where it is counts once, however many clauses it breaks, and so
+does one that cannot be read. An object that no check here knows is a violation too: what cannot be accounted for may
+be anything.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from data_contracts import licences
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.errors import CausewayError
-from data_contracts.policy import Purpose, decide, decide_derived
+from data_contracts.policy import Place, Purpose, decide, decide_derived
 from data_contracts.terms import TrainingTerms
+from training.layout import TABLE_FOLDERS, Layout, evaluation_slug
 from training.rounds import contribution as contributions
-from training.rounds.plan import read_plan
-from training.shards.manifest import Manifest, read_manifest, read_version
+from training.rounds.plan import Plan, read_plan
+from training.shards.audit import CuratedIds, misfits, strangers
+from training.shards.manifest import DatasetVersion, read_manifest, read_version
 from training.shards.placement import may_hold
 from training.shards.sharding import purposes
-from training.shards.writer import open_shard
 from training.sites import Site
 from training.workspace import Workspace, today
 
-_TABLE = re.compile(r"(tables|docs|contracts|curations)/([^/]+)/")
+UNKNOWN = "nothing says what it is or why it may be here."
+# What reading a damaged object may raise: nothing that lies in a store may end the check.
+_DAMAGE = (CausewayError, KeyError, TypeError, ValueError, AttributeError, IndexError, OSError)
 
 
 @dataclass(frozen=True)
@@ -45,42 +49,121 @@ class Checked:
     violations: tuple[Violation, ...]
 
 
+@dataclass(frozen=True)
+class _Shelf:
+    """The store of one place, listed once; a check that answers for an object puts its key into `claimed`."""
+
+    site: Site
+    store: Store
+    keys: tuple[str, ...]
+    claimed: set[str] = field(default_factory=set)
+
+    def under(self, folder: str) -> list[str]:
+        return [key for key in self.keys if key.startswith(f"{folder}/")]
+
+    def url(self, key: str) -> str:
+        return f"{self.store.url}/{key}"
+
+
+@dataclass(frozen=True)
+class _Run:
+    plan: Plan
+    purpose: Purpose
+    versions: dict[str, DatasetVersion]
+
+
+_Found = Iterator[Violation | None]
+
+
 def check_policy(workspace: Workspace) -> Checked:
-    """Re-read everything in the workspace and return every violation of the terms in force."""
+    """Re-read everything in the workspace and return every violation of the terms in force.
+
+    Raises:
+        CausewayError: the terms in force cannot be read, so that nothing can be judged, or a store cannot be listed.
+    """
     head = workspace.terms()
-    objects, found = 0, []
-    for place in workspace.sites.places:
-        store = workspace.store(place.name)
-        for checks in (_tables(store, place, head), _shards(workspace, store, place, head)):
-            for violation in checks:
-                objects += 1
-                if violation is not None:
-                    found.append(violation)
-    for checks in (_tokenizers(workspace, head), _contributions(workspace, head), _evaluations(workspace, head)):
-        for violation in checks:
-            objects += 1
-            if violation is not None:
-                found.append(violation)
-    return Checked(objects, tuple(found))
+    shelves = [
+        _Shelf(site, store, tuple(key for key, _ in store.list("")))
+        for site in workspace.sites.places
+        for store in (workspace.store(site.name),)
+    ]
+    home, *sites = shelves
+    named = sorted({key.split("/")[1] for key in home.under("runs") if key.endswith("/plan.json")})
+    objects, found = 0, dict[str, Violation]()
+    for checked in _checks(workspace, head, home, sites, named):
+        objects += 1
+        if checked is not None:
+            found.setdefault(checked.object, checked)
+    return Checked(objects, tuple(found.values()))
 
 
-def _tables(store: Store, place: Site, head: TermsHead) -> Iterator[Violation | None]:
-    """Tables, quarantine, Data Docs: where they lie; and the licence of every accepted row."""
-    folders = sorted({m.group(2) for key, _ in store.list("") if (m := _TABLE.match(key))})
-    for slug in folders:
-        dataset = slug.replace("--", "/")
-        what = f"{store.url}/tables/{slug}"
-        terms = head.terms.get(dataset)
-        if terms is None:
-            yield Violation(what, (f"{dataset}: no terms are in force for it.",))
-            continue
-        asked = [decide(terms, None, place.place, today(), action=a) for a in ("store", "process")]
-        refused = tuple(dict.fromkeys(r for d in asked if not d.allowed for r in d.reasons))
-        yield Violation(what, refused) if refused else None
-        yield from _licences(Tables(store, slug), terms, what)
+def _checks(workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Shelf], named: list[str]) -> _Found:
+    ids = CuratedIds(workspace)
+    for shelf in (home, *sites):
+        yield from _tables(shelf, head)
+        yield from _shards(shelf, head, ids)
+    yield from _tokenizers(workspace, home, head)
+    for run in named:
+        try:
+            known = _run(workspace, run)
+        except _DAMAGE as error:
+            yield Violation(home.url(f"runs/{run}/plan.json"), (_words(error),))
+            known = None
+        for shelf in sites:
+            yield from _contributions(workspace, shelf, head, run, known)
+    for shelf in sites:
+        yield from _evaluations(shelf, head)
+    for shelf in (home, *sites):
+        layout = Layout(shelf.site.name, named)
+        strays = (key for key in shelf.keys if key not in shelf.claimed and not layout.knows(key))
+        yield from (Violation(shelf.url(key), (UNKNOWN,)) for key in strays)
 
 
-def _licences(tables: Tables, terms: TrainingTerms, what: str) -> Iterator[Violation | None]:
+def _judge(what: str, reasons: Iterator[str]) -> Violation | None:
+    """Gather the reasons against one object; that it cannot be read is one of them."""
+    found: list[str] = []
+    try:
+        for reason in reasons:
+            found.append(reason)
+    except _DAMAGE as error:
+        found.append(_words(error))
+    return Violation(what, tuple(dict.fromkeys(found))) if found else None
+
+
+def _words(error: Exception) -> str:
+    # Another library's words may quote a row.
+    return str(error) if isinstance(error, CausewayError) else f"damaged: cannot be read ({type(error).__name__})."
+
+
+def _tables(shelf: _Shelf, head: TermsHead) -> _Found:
+    """Tables, quarantine, Data Docs, contracts: where they lie; and the licence of every accepted row."""
+    folders: dict[str, list[str]] = {}
+    for kind in TABLE_FOLDERS:
+        for slug in sorted({key.split("/")[1] for key in shelf.under(kind) if key.count("/") > 1}):
+            folders.setdefault(slug, []).append(f"{kind}/{slug}")
+    for slug, held in sorted(folders.items()):
+        terms = head.terms.get(slug.replace("--", "/"))
+        what = shelf.url(held[0])
+        misplaced = _judge(what, _may_lie(terms, slug.replace("--", "/"), shelf.site))
+        yield misplaced
+        if misplaced is not None:
+            shelf.claimed.update(key for folder in held for key in shelf.under(folder))
+        elif terms is not None and f"tables/{slug}" in held:
+            try:
+                yield from _licences(Tables(shelf.store, slug), terms, what)
+            except _DAMAGE as error:
+                yield Violation(what, (_words(error),))
+
+
+def _may_lie(terms: TrainingTerms | None, dataset: str, site: Site) -> Iterator[str]:
+    if terms is None:
+        yield f"{dataset}: no terms are in force for it."
+        return
+    asked = [decide(terms, None, site.place, today(), action=action) for action in ("store", "process")]
+    yield from (reason for decision in asked if not decision.allowed for reason in decision.reasons)
+
+
+def _licences(tables: Tables, terms: TrainingTerms, what: str) -> _Found:
     column = terms.licence_column
     if column is None:
         return
@@ -99,135 +182,97 @@ def _licences(tables: Tables, terms: TrainingTerms, what: str) -> Iterator[Viola
             yield None if allowed else Violation(f"{what}/accepted record {record_id}", (reason,))
 
 
-def _shards(workspace: Workspace, store: Store, place: Site, head: TermsHead) -> Iterator[Violation | None]:
-    """Shards: where they lie, for what, and that no held-out or withdrawn record is in a training shard."""
-    keys = [key for key, _ in store.list("shards")]
-    named: set[str] = set()
-    allowed_records: dict[tuple[str, str], set[str]] = {}
-    for key in (k for k in keys if k.endswith(".json")):
-        what = f"{store.url}/{key}"
-        try:
-            manifest = read_manifest(store, key)
-        except CausewayError as error:
-            yield Violation(what, (str(error),))
-            continue
-        named.add(manifest.arrow_key)
-        terms = head.terms.get(manifest.dataset)
-        if terms is None:
-            yield Violation(what, (f"{manifest.dataset}: no terms are in force for it.",))
-            continue
-        purpose = purposes(Purpose.parse(manifest.purpose))[manifest.split]
-        decision = may_hold(terms, purpose, place, today())
-        if not decision.allowed:
-            yield Violation(what, decision.reasons)
-            continue
-        yield _records(workspace, store, manifest, what, allowed_records)
-    for key in (k for k in keys if k.endswith(".arrow") and k not in named):
-        yield Violation(
-            f"{store.url}/{key}", ("a shard without a manifest: nothing says what it is or why it may be here.",)
-        )
+def _shards(shelf: _Shelf, head: TermsHead, ids: CuratedIds) -> _Found:
+    """Shards: where they lie, for what, and that no held-out, removed or withdrawn record is in a training shard."""
+    for key in [k for k in shelf.under("shards") if k.endswith(".json")]:
+        shelf.claimed.add(key)
+        yield _judge(shelf.url(key), _shard(shelf, key, head, ids))
 
 
-def _records(
-    workspace: Workspace,
-    store: Store,
-    manifest: Manifest,
-    what: str,
-    cache: dict[tuple[str, str], set[str]],
-) -> Violation | None:
-    """Compare a shard's records with the accepted rows of its split: by name, not by trust in its manifest."""
-    key = (manifest.ingest_id, manifest.split)
-    if (manifest.dataset, "") not in cache:
-        _remember(workspace, manifest.dataset, cache)
-    accepted = cache.get(key)
-    if accepted is None:
-        return Violation(what, (f"its partition version {manifest.ingest_id[:12]} is not in the tables.",))
-    try:
-        strangers = set(open_shard(store.path(manifest.arrow_key)).record_ids) - accepted
-    except CausewayError as error:
-        return Violation(what, (str(error),))
-    if strangers:
-        first = sorted(strangers)[0]
-        return Violation(
-            what, (f"{len(strangers)} records are not accepted {manifest.split} rows, the first {first}.",)
-        )
-    return None
+def _shard(shelf: _Shelf, key: str, head: TermsHead, ids: CuratedIds) -> Iterator[str]:
+    manifest = read_manifest(shelf.store, key)
+    # The file beside it, wherever the two were moved to: manifest and file are one object.
+    arrow = f"{key.rpartition('/')[0]}/{manifest.arrow_sha256}.arrow"
+    shelf.claimed.add(arrow)
+    yield from misfits(key, manifest, shelf.site.name)
+    terms = head.terms.get(manifest.dataset)
+    if terms is None:
+        yield f"{manifest.dataset}: no terms are in force for it."
+        return
+    decision = may_hold(terms, purposes(Purpose.parse(manifest.purpose))[manifest.split], shelf.site, today())
+    if decision.allowed:
+        yield from strangers(shelf.store, arrow, manifest, ids)
+    else:
+        yield from decision.reasons
 
 
-def _remember(workspace: Workspace, dataset: str, cache: dict[tuple[str, str], set[str]]) -> None:
-    """Read the accepted record ids of every version of a data set, by (ingest_id, split)."""
-    cache[dataset, ""] = set()
-    tables = workspace.tables(workspace.contract(dataset))
-    for version in tables.versions():
-        if version.verdict == "refused" or (version.ingest_id, "train") in cache:
-            continue
-        rows = tables.read_accepted(version, ["record_id", "split"])
-        for split in ("train", "held-out"):
-            cache[version.ingest_id, split] = set()
-        for record, split in zip(rows.column("record_id").to_pylist(), rows.column("split").to_pylist(), strict=True):
-            cache[version.ingest_id, split].add(record)
+def _tokenizers(workspace: Workspace, home: _Shelf, head: TermsHead) -> _Found:
+    keys = [key for key in home.under("tokenizers") if key.count("/") == 1 and key.endswith(".json")]
+    papers = {key for key in keys if key.endswith(".lineage.json")}
+    for key in (k for k in keys if k not in papers):
+        yield _judge(home.url(key), _tokenizer(workspace, key.removesuffix(".json"), papers, head))
 
 
-def _tokenizers(workspace: Workspace, head: TermsHead) -> Iterator[Violation | None]:
-    home = workspace.home
-    keys = [k for k, _ in home.list("tokenizers") if k.count("/") == 1]
-    papers = {k.removesuffix(".lineage.json") for k in keys if k.endswith(".lineage.json")}
-    for stem in sorted(k.removesuffix(".json") for k in keys if not k.endswith(".lineage.json")):
-        what = f"{home.url}/{stem}.json"
-        if stem not in papers:
-            yield Violation(what, ("a tokenizer without papers: nothing says what it was trained on.",))
-            continue
-        reasons: list[str] = []
-        for named in home.get_json(f"{stem}.lineage.json")["datasets"]:
-            reasons += _derived(workspace, head, named["dataset"])
-        yield Violation(what, tuple(reasons)) if reasons else None
+def _tokenizer(workspace: Workspace, stem: str, papers: set[str], head: TermsHead) -> Iterator[str]:
+    if f"{stem}.lineage.json" not in papers:
+        yield "a tokenizer without papers: nothing says what it was trained on."
+        return
+    places = [s.place for s in workspace.sites.sites]
+    for named in workspace.home.get_json(f"{stem}.lineage.json")["datasets"]:
+        yield from _derived(workspace, head, named["dataset"], places)
 
 
-def _derived(workspace: Workspace, head: TermsHead, dataset: str) -> list[str]:
+def _derived(workspace: Workspace, head: TermsHead, dataset: str, places: list[Place]) -> Iterator[str]:
     terms = head.terms.get(dataset)
     if terms is None:
-        return [f"{dataset}: no terms are in force for it."]
-    places = [s.place for s in workspace.sites.sites]
+        yield f"{dataset}: no terms are in force for it."
+        return
     decision = decide_derived(terms, workspace.sites.home.place, places, today())
-    return [] if decision.allowed else [f"{dataset}: {r}" for r in decision.reasons]
+    yield from () if decision.allowed else (f"{dataset}: {reason}" for reason in decision.reasons)
 
 
-def _contributions(workspace: Workspace, head: TermsHead) -> Iterator[Violation | None]:
-    """Every contribution in every site's store: may its site train on what it trained on, and may the update leave?"""
-    home = workspace.home
-    runs = sorted({k.split("/")[1] for k, _ in home.list("runs") if k.endswith("/plan.json")})
-    for run in runs:
-        plan = read_plan(home, run)
-        purpose = Purpose.parse(plan.purpose)
-        versions = {d.dataset: read_version(home, d.dataset, d.version) for d in plan.datasets}
-        for site in workspace.sites.sites:
-            store = workspace.store(site.name)
-            for key, _ in store.list(f"runs/{run}/contributions"):
-                if not key.endswith(".json"):
-                    continue
-                header = contributions.parse(store.get_json(key), f"{store.url}/{key}")
-                reasons: list[str] = []
-                for dataset in header.tokens_by_dataset:
-                    terms = head.terms.get(dataset)
-                    if terms is None or dataset not in versions or not versions[dataset].of(site.region, "train"):
-                        reasons.append(f"{dataset}: not a data set that {site.name} holds under terms in force.")
-                        continue
-                    decision = may_hold(terms, purpose, site, today())
-                    reasons += [] if decision.allowed else [f"{dataset}: {r}" for r in decision.reasons]
-                    reasons += _derived(workspace, head, dataset)
-                yield Violation(f"{store.url}/{key}", tuple(reasons)) if reasons else None
+def _run(workspace: Workspace, run: str) -> _Run:
+    plan = read_plan(workspace.home, run)
+    versions = {d.dataset: read_version(workspace.home, d.dataset, d.version) for d in plan.datasets}
+    return _Run(plan, Purpose.parse(plan.purpose), versions)
 
 
-def _evaluations(workspace: Workspace, head: TermsHead) -> Iterator[Violation | None]:
+def _contributions(workspace: Workspace, shelf: _Shelf, head: TermsHead, run: str, known: _Run | None) -> _Found:
+    """Every contribution in a site's store: may the site train on what it trained on, and may the update leave?"""
+    for key in [k for k in shelf.under(f"runs/{run}/contributions") if k.endswith(".json")]:
+        shelf.claimed.add(key)
+        if known is not None:
+            yield _judge(shelf.url(key), _contribution(workspace, shelf, key, head, known))
+
+
+def _contribution(workspace: Workspace, shelf: _Shelf, key: str, head: TermsHead, run: _Run) -> Iterator[str]:
+    site = shelf.site
+    header = contributions.parse(shelf.store.get_json(key), shelf.url(key))
+    shelf.claimed.add(f"{key.rpartition('/')[0]}/{header.site}-{header.payload}.safetensors")
+    if header.site != site.name:
+        yield f"it is of site {header.site}, and lies at {site.name}."
+    places = [Place(s.name, tuple(s.jurisdictions)) for s in run.plan.sites]
+    for dataset in header.tokens_by_dataset:
+        terms = head.terms.get(dataset)
+        if terms is None or dataset not in run.versions or not run.versions[dataset].of(site.region, "train"):
+            yield f"{dataset}: not a data set that {site.name} holds under terms in force."
+            continue
+        decision = may_hold(terms, run.purpose, site, today())
+        yield from () if decision.allowed else (f"{dataset}: {reason}" for reason in decision.reasons)
+        yield from _derived(workspace, head, dataset, places)
+
+
+def _evaluations(shelf: _Shelf, head: TermsHead) -> _Found:
     """Per-document results lie only where their documents may lie."""
-    for site in workspace.sites.places:
-        store = workspace.store(site.name)
-        for key, _ in store.list("evaluations"):
-            dataset = key.split("/")[-1].removesuffix(".parquet").replace("--", "/")
-            terms = head.terms.get(dataset)
-            what = f"{store.url}/{key}"
-            if terms is None:
-                yield Violation(what, (f"{dataset}: no terms are in force for it.",))
-                continue
-            decision = decide(terms, None, site.place, today(), action="store")
-            yield None if decision.allowed else Violation(what, decision.reasons)
+    for key in shelf.under("evaluations"):
+        slug = evaluation_slug(key)
+        if slug is None:
+            continue
+        shelf.claimed.add(key)
+        dataset = slug.replace("--", "/")
+        terms = head.terms.get(dataset)
+        if terms is None:
+            yield Violation(shelf.url(key), (f"{dataset}: no terms are in force for it.",))
+            continue
+        decision = decide(terms, None, shelf.site.place, today(), action="store")
+        yield None if decision.allowed else Violation(shelf.url(key), decision.reasons)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
 from data_contracts.catalog.tables import PartitionVersion, Tables
+from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.contract import Contract
 from data_contracts.curation import curation_id, curation_rows, training_rows
-from data_contracts.errors import DataRefused
+from data_contracts.errors import DataRefused, PolicyRefused
+from data_contracts.terms import TrainingTerms
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
     """Read a data set's curated rows.
 
     Raises:
-        DataRefused: nothing was accepted, or the current partitions have not been curated; says what to run.
+        DataRefused: nothing was accepted, or the current partitions have not been curated, or the curation's log is
+            damaged; says what to do.
     """
     versions = {p: v for p, v in tables.current().items() if v.rows_accepted}
     if not versions:
@@ -41,9 +46,59 @@ def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
     name = curation_id(contract, rows)
     if not tables.store.exists(curation_key(contract, name)):
         raise DataRefused(f"{contract.id}: its current partitions are not curated; run: causeway curate {contract.id}")
-    return CuratedRows(contract, name, training_rows(rows, tables.read_curation(name)), versions)
+    log = read_log(tables, name, rows.num_rows)
+    return CuratedRows(contract, name, training_rows(rows, log), versions)
 
 
-def curation_key(contract: Contract, name: str) -> str:
+def curation_key(owner: Contract | Tables, name: str) -> str:
     """Key of the summary that marks a curation as whole (its log may be empty)."""
-    return f"curations/{contract.slug}/{name}.json"
+    return f"curations/{owner.slug}/{name}.json"
+
+
+def read_log(tables: Tables, name: str, rows: int | None = None) -> pa.Table:
+    """Read the log of a curation, its counts compared with the summary: a log that lost entries would undo them.
+
+    `rows` is how many rows were curated, when the caller has read them.
+
+    Raises:
+        ObjectMissing: there is no summary: the curation was never whole.
+        DataRefused: the counts differ.
+    """
+    key = curation_key(tables, name)
+    summary: Any = tables.store.get_json(key)
+    log = tables.read_curation(name)
+    touched: dict[str, set[tuple[str, str]]] = {"remove": set(), "redact": set()}
+    for record, ingest, action in zip(
+        *(log.column(column).to_pylist() for column in ("record_id", "ingest_id", "action")), strict=True
+    ):
+        touched.setdefault(action, set()).add((record, ingest))
+    found = {"removed": len(touched["remove"]), "redacted": len(touched["redact"])}
+    if rows is not None:
+        found["kept"] = rows - found["removed"]
+    recorded = {count: summary.get(count) if isinstance(summary, dict) else None for count in found}
+    if found != recorded:
+        raise DataRefused(
+            f"{tables.uri('curation')}: the curation log is damaged: curation {name[:12]} counts {_words(found)}, "
+            f"its summary {tables.store.url}/{key} {_words(recorded)}; restore the table"
+        )
+    return log
+
+
+def terms_in_force(head: TermsHead, sets: Sequence[CuratedRows]) -> dict[str, TrainingTerms]:
+    """Return the terms in force of each data set: what may be done with rows is asked of them, not of a contract.
+
+    Raises:
+        PolicyRefused: the terms in force are not those that the rows were ingested under.
+    """
+    terms = {one.contract.id: head.of(one.contract.id) for one in sets}
+    for one in sets:
+        if terms[one.contract.id].sha != one.contract.terms.sha:
+            raise PolicyRefused(
+                f"{one.contract.id}: the terms in force are not those of the contract it was ingested under; "
+                "run: causeway ingest with the new contract"
+            )
+    return terms
+
+
+def _words(counts: dict[str, Any]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))

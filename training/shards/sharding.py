@@ -13,8 +13,9 @@ from data_contracts.errors import PolicyRefused
 from data_contracts.policy import Purpose, decide
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef, read_manifest
 from training.shards.placement import Assignment, Unit, place
-from training.shards.rows import CuratedRows
+from training.shards.rows import CuratedRows, terms_in_force
 from training.shards.writer import encode_shard, write_shard
+from training.sites import Site
 from training.tokenizer import Tokenizer
 from training.workspace import Workspace, today
 
@@ -46,23 +47,43 @@ def units_of(one: CuratedRows) -> list[Unit]:
     ]
 
 
-def existing_manifests(workspace: Workspace) -> list[tuple[Store, Manifest]]:
+@dataclass(frozen=True)
+class Lying:
+    """A manifest as it lies in a site's store: `site` is the store's own, whatever the manifest says."""
+
+    site: Site
+    store: Store
+    key: str
+    manifest: Manifest
+
+    @property
+    def whole(self) -> bool:
+        """Whether it may be used again: at the site and under the name it says, with its Arrow file beside it."""
+        m = self.manifest
+        at_home = (m.site, m.region) == (self.site.name, self.site.region) and m.key == self.key
+        return at_home and self.store.exists(m.arrow_key)
+
+
+def existing_manifests(workspace: Workspace) -> list[Lying]:
     """Return every manifest in every site's store."""
     found = []
     for site in workspace.sites.sites:
         store = workspace.store(site.name)
         keys = [k for k, _ in store.list("shards") if k.endswith(".json")]
-        found += [(store, read_manifest(store, key)) for key in keys]
+        found += [Lying(site, store, key, read_manifest(store, key)) for key in keys]
     return found
 
 
 def plan_placement(workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose) -> list[Assignment]:
-    """Decide where each unit goes; nothing is written."""
+    """Decide where each unit goes; nothing is written.
+
+    Raises:
+        PolicyRefused: the terms in force are not those of a data set's contract.
+    """
+    terms = terms_in_force(workspace.terms(), sets)
     units = [unit for one in sets for unit in units_of(one)]
-    terms = {one.contract.id: one.contract.terms for one in sets}
-    lying = {
-        Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: m.site for _, m in existing_manifests(workspace)
-    }
+    manifests = [one.manifest for one in existing_manifests(workspace) if one.whole]
+    lying = {Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: m.site for m in manifests}
     return place(units, workspace.sites.sites, terms, purposes(purpose), today(), lying)
 
 
@@ -76,7 +97,8 @@ def shard(
     """Write what is not there yet, drop what may no longer lie where it lies, and name the data set versions.
 
     Raises:
-        PolicyRefused: a data set may be held at no site at all for this purpose; nothing has been written.
+        PolicyRefused: a data set may be held at no site at all for this purpose, or the terms in force are not those
+            of its contract; nothing has been written.
     """
     assignments = plan_placement(workspace, sets, purpose)
     for one in sets:
@@ -130,24 +152,41 @@ def shard(
 
 
 def drop_forbidden(workspace: Workspace, sets: Sequence[CuratedRows]) -> int:
-    """Delete shards of these data sets from stores whose place may no longer hold them; return how many."""
-    terms = {one.contract.id: one.contract.terms for one in sets}
+    """Delete shards of these data sets from stores whose place may no longer hold them; return how many.
+
+    Arrow files that no manifest names go too: they are what is left of a writer that died.
+
+    Raises:
+        PolicyRefused: the terms in force are not those of a data set's contract.
+    """
+    terms = terms_in_force(workspace.terms(), sets)
     dropped = 0
-    for store, manifest in existing_manifests(workspace):
-        if manifest.dataset not in terms:
-            continue
-        site = workspace.sites.site(manifest.site)
-        if not decide(terms[manifest.dataset], None, site.place, today(), action="store").allowed:
-            store.delete(manifest.key)
-            store.delete(manifest.arrow_key)
+    named: set[tuple[str, str]] = set()
+    for one in existing_manifests(workspace):
+        dataset = one.manifest.dataset
+        # A shard that was moved lies in another folder than its manifest says.
+        arrow = f"{one.key.rsplit('/', 1)[0]}/{one.manifest.arrow_sha256}.arrow"
+        if dataset in terms and not decide(terms[dataset], None, one.site.place, today(), action="store").allowed:
+            # The manifest last: a shard that is half deleted is found again.
+            one.store.delete(arrow)
+            one.store.delete(one.key)
             dropped += 1
+        else:
+            named.add((one.site.name, arrow))
+    folders = [f"shards/{one.contract.slug}" for one in sets]
+    for site in workspace.sites.sites:
+        store = workspace.store(site.name)
+        for key in [key for folder in folders for key, _ in store.list(folder)]:
+            if key.endswith(".arrow") and (site.name, key) not in named:
+                store.delete(key)
+                dropped += 1
     return dropped
 
 
 def _by_identity(workspace: Workspace) -> dict[tuple[str, ...], Manifest]:
     return {
         (m.dataset, m.ingest_id, m.curation_id, m.split, m.tokenizer, m.site, m.terms_sha, m.purpose): m
-        for _, m in existing_manifests(workspace)
+        for m in (one.manifest for one in existing_manifests(workspace) if one.whole)
     }
 
 

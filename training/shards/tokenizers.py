@@ -10,7 +10,7 @@ from typing import Any
 from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.policy import Purpose, decide, decide_derived
-from training.shards.rows import CuratedRows
+from training.shards.rows import CuratedRows, terms_in_force
 from training.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from training.workspace import Workspace, today
 
@@ -67,12 +67,13 @@ def train(
     sample follows from the data alone. The same inputs have been trained once before: then that tokenizer is returned.
 
     Raises:
-        PolicyRefused: no data set lets derivatives leave.
+        PolicyRefused: no data set lets derivatives leave, or the terms in force are not those of a data set's contract.
     """
+    in_force = terms_in_force(workspace.terms(), sets)
     places = [s.place for s in workspace.sites.sites]
     used, left_out = [], {}
     for one in sorted(sets, key=lambda s: s.contract.id):
-        terms = one.contract.terms
+        terms = in_force[one.contract.id]
         here = workspace.table_place(one.contract).place
         asked = [
             decide_derived(terms, workspace.sites.home.place, places, today()),
@@ -113,7 +114,7 @@ def train(
             {
                 "dataset": one.contract.id,
                 "curation_id": one.curation_id,
-                "terms_sha": one.contract.terms.sha,
+                "terms_sha": in_force[one.contract.id].sha,
                 "records": taken,
                 "text_bytes": size,
                 "last_record": rows.column("record_id")[taken - 1].as_py() if taken else None,

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from data_contracts.canonical import canonical_json, sha256
 from data_contracts.catalog.store import Store
-from data_contracts.errors import DataRefused, StoreError
+from data_contracts.errors import DataRefused, ObjectExists, StoreError
 from training.shards.manifest import Manifest
 
 FORMAT = 1
@@ -98,13 +98,25 @@ def encode_shard(rows: pa.Table, text: str, tokenizer: Tokenizer) -> tuple[bytes
 def write_shard(store: Store, data: bytes, counts: dict[str, Any], **facts: Any) -> tuple[Manifest, bool]:
     """Write the Arrow file, read it back against its sha256, then its manifest; return it and whether it is new.
 
-    `facts` are the manifest's other fields. The manifest is written last: a shard without one does not exist.
+    `facts` are the manifest's other fields. The manifest is written last: a shard without one does not exist. A file
+    that is there with other bytes than its name says is damaged, and written again.
     """
     digest = sha256(data)
     manifest = Manifest(arrow_bytes=len(data), arrow_sha256=digest, **counts, **facts)
-    store.ensure(manifest.arrow_key, data)
+    wrote = _put_whole(store, manifest.arrow_key, data)
     store.get(manifest.arrow_key, digest)
-    return manifest, store.ensure(manifest.key, canonical_json(manifest.document()))
+    return manifest, _put_whole(store, manifest.key, canonical_json(manifest.document())) or wrote
+
+
+def _put_whole(store: Store, key: str, data: bytes) -> bool:
+    """Put an object that is named by its content; return False when it was there, whole."""
+    try:
+        return store.ensure(key, data)
+    except ObjectExists:
+        # Never overwritten in place: who has the old bytes mapped keeps them.
+        store.delete(key)
+        store.create(key, data)
+        return True
 
 
 def open_shard(path: Path) -> ShardData:
