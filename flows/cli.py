@@ -50,6 +50,9 @@ def main() -> None:
 
         print(f"causeway {version('causeway')}")
         return
+    from flows.interrupt import install
+
+    install()
     from data_contracts.errors import CausewayError
 
     try:

@@ -19,7 +19,7 @@ def inputs() -> list[Input]:
 
 
 def config(quick: bool = False) -> RunConfig:
-    """Return the demo's run: about half a million parameters; `quick` trains a fifth as long, for CI."""
+    """Return the demo's run: about half a million parameters; `quick` trains half as long, for CI."""
     return RunConfig(
         name="quick" if quick else "demo",
         purpose="commercial pre-training",
@@ -28,7 +28,7 @@ def config(quick: bool = False) -> RunConfig:
         model=ModelConfig(),
         # By tokens the licence texts would be a fourteenth of what their site reads: too little to learn from.
         weights={"software/python-source": 2.0, "software/package-docs": 1.0, "legal/licence-texts": 1.0},
-        rounds=5 if quick else 12,
-        steps=20 if quick else 40,
+        rounds=6 if quick else 12,
+        steps=40 if quick else 45,
         snapshot_every=2 if quick else 4,
     )

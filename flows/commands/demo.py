@@ -23,7 +23,7 @@ def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, 
     Parameters
     ----------
     quick:
-        Train a fifth as long.
+        Train half as long.
     loader_log:
         Folder for an independent log of what each site's loader handed out.
     """
@@ -31,7 +31,7 @@ def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, 
     from flows.server import use_running
 
     use_running(home)
-    with Display(train_weight=0.3 if quick else 1.0, sets=3):
+    with Display(train_weight=0.5 if quick else 1.0, sets=3):
         from flows import demo as job
         from flows.pipeline import pipeline
 

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.conftest import Demo, run, run_json
+from training.shards.writer import open_shard
+from training.tracing import trace_record
+from training.workspace import Workspace
 
 pytestmark = pytest.mark.acceptance
 DATASETS = {"software/python-source", "software/package-docs", "legal/licence-texts"}
@@ -94,14 +97,14 @@ def test_lineage_walks_from_the_model_back_to_source_files(demo: Demo) -> None:
 
 
 def test_a_record_names_the_rounds_that_trained_on_it(demo: Demo) -> None:
-    from training.shards.writer import open_shard
-
     shards = sorted(demo.home.glob("sites/north/shards/legal--licence-texts/*.arrow"), key=lambda p: -p.stat().st_size)
     records = [r for path in shards for r in open_shard(path).record_ids]
-    traced = [run_json("lineage", "record", r, "--run", demo.run, "--home", demo.home) for r in records[:3]]
-    assert any(t["rounds"] for t in traced)
-    for t in traced:
-        assert all(1 <= n <= demo.document["rounds"] for n in t["rounds"])
+    workspace = Workspace.open(demo.home)
+    used = next(r for r in records if trace_record(workspace, demo.run, r).rounds)
+    found = run_json("lineage", "record", used, "--run", demo.run, "--home", demo.home)
+    assert found["rounds"]
+    assert all(1 <= n <= demo.document["rounds"] for n in found["rounds"])
+    assert all(t["dataset"] == "legal/licence-texts" and t["site"] == "north" for t in found["trained"])
 
 
 def test_a_second_demo_makes_nothing_and_says_so(demo: Demo) -> None:
