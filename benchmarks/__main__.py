@@ -39,7 +39,7 @@ def page(results: list[dict[str, Any]]) -> str:
     lines = [
         "# Benchmarks",
         "",
-        "Written by `python -m benchmarks all --page docs/benchmarks.md`. Figures are medians;",
+        "Written by `python -m benchmarks all --quick --page docs/benchmarks.md`. Figures are medians;",
     ]
     lines += ["ratios compare with a peer in the same run, since the machines are noisy."]
     for r in results:

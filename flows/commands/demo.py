@@ -71,5 +71,11 @@ def _show(d: dict[str, Any]) -> None:
         f" sites; chain {'verified' if d['chain_verified'] else 'NOT VERIFIED'},"
         f" {d['violations_of_policy']} violations of policy."
     )
-    print(f"Model:  {d['model']}")
-    print(f"Report: {d['report']}")
+    print(f"Model:  {_short(d['model'])}")
+    print(f"Report: {_short(d['report'])}")
+
+
+def _short(path: str) -> str:
+    """Return a path as a person in this folder would type it."""
+    inside = Path(path).is_relative_to(Path.cwd())
+    return str(Path(path).relative_to(Path.cwd())) if inside else path

@@ -98,11 +98,3 @@ def copied(demo: Demo, tmp_path: Path) -> Iterator[Path]:
     shutil.copytree(demo.home, home)
     yield home
     shutil.rmtree(home, ignore_errors=True)
-
-
-@pytest.fixture
-def shared_data() -> Path:
-    """The folder of real public data sets; tests that need it are skipped where it is not."""
-    if not SHARED.exists():
-        pytest.skip("the shared data sets are not here")
-    return SHARED
