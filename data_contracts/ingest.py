@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -71,7 +72,7 @@ def ingest_partition(
         tables.publish(version)
         return IngestResult(version, "restated", _recorded(version))
 
-    attempt = uuid.uuid4().hex
+    attempt, began = uuid.uuid4().hex, time.monotonic()
     accepted, quarantined = _Writer(tables.append_accepted), _Writer(tables.append_quarantine)
     report = validate(
         contract,
@@ -103,6 +104,7 @@ def ingest_partition(
         published_at=_iso(now),
         reasons=dict(report.reasons),
         bytes_in=report.bytes_in,
+        seconds=round(time.monotonic() - began, 3),
     )
     tables.publish(version)
     if report.verdict != "accepted":

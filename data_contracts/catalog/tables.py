@@ -17,6 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from data_contracts.canonical import document_sha
 from data_contracts.catalog.store import Store
@@ -57,7 +58,12 @@ CURATION_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PartitionVersion:
-    """One version of one partition, a row of `versions`; `published_at` is ISO 8601 in UTC, `bytes_in` the source's."""
+    """One version of one partition, a row of `versions`.
+
+    `published_at` is when the row was written, ISO 8601 in UTC; `bytes_in` are the source's, `seconds` what validating
+    and writing took. `verdict` is accepted, refused, empty, or overridden: a refused attempt that a person accepted,
+    then `approved_by` and `approved_why` say who and why.
+    """
 
     dataset: str
     partition: str
@@ -75,7 +81,10 @@ class PartitionVersion:
     published_at: str
     reasons: Mapping[str, int] = field(default_factory=dict)
     bytes_in: int = 0
-    format: int = 1
+    seconds: float = 0.0
+    approved_by: str = ""
+    approved_why: str = ""
+    format: int = 2
 
     @property
     def rank(self) -> tuple[int, str, str]:
@@ -85,8 +94,13 @@ class PartitionVersion:
 
 _NUMBERS = {"sequence", "rows_in", "rows_accepted", "rows_quarantined", "bytes_in", "format"}
 _VERSION_SCHEMA = pa.schema(
-    [(f.name, pa.int64() if f.name in _NUMBERS else pa.string()) for f in fields(PartitionVersion)]
+    [
+        (f.name, pa.int64() if f.name in _NUMBERS else pa.float64() if f.name == "seconds" else pa.string())
+        for f in fields(PartitionVersion)
+    ]
 )
+# What rows of format 1 lack.
+_SINCE_2 = {"seconds": 0.0, "approved_by": "", "approved_why": ""}
 
 
 def ingest_id(contract_sha: str, partition: str, source_sha: str) -> str:
@@ -120,8 +134,8 @@ class Tables:
 
     def versions(self, partition: str | None = None) -> list[PartitionVersion]:
         """Return every version ever published, oldest first within each partition."""
-        table = self._read("versions", None, _VERSION_SCHEMA)
-        found = [PartitionVersion(**{**row, "reasons": json.loads(row["reasons"])}) for row in table.to_pylist()]
+        table = self._read("versions", None, None)
+        found = [_version(row) for row in table.to_pylist()]
         kept = [version for version in found if partition is None or version.partition == partition]
         return sorted(kept, key=lambda version: (version.partition, *version.rank))
 
@@ -165,6 +179,14 @@ class Tables:
         # Two runs of one curation write the same entries: its id fixes them.
         table = table.group_by(table.column_names).aggregate([]).select(CURATION_SCHEMA.names)
         return table.sort_by([(name, "ascending") for name in ("partition", "record_id", "action", "reason")])
+
+    def _files(self, uri: str) -> SubTreeFileSystem | None:
+        """Return Arrow's own view of a local table.
+
+        deltalake's is a Python object that Arrow's I/O threads may still let go of while the interpreter ends; Python
+        3.11 then kills the thread and C++ aborts the process: 8 of 12 short scripts exited with 134.
+        """
+        return None if self.store.root is None else SubTreeFileSystem(uri, LocalFileSystem())
 
     def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> None:
         uri = self.uri(name)
@@ -216,10 +238,15 @@ class Tables:
             raise StoreError(f"{uri}: cannot be opened: {error}") from error
         try:
             filters: Any = [(where[0], "=", where[1])] if where else None
-            table = target.to_pyarrow_table(filters=filters, columns=columns)
+            table = target.to_pyarrow_table(filters=filters, columns=columns, filesystem=self._files(uri))
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{uri}: cannot be read: {error}") from error
         return table.cast(schema) if schema is not None else table
+
+
+def _version(row: dict[str, Any]) -> PartitionVersion:
+    given = {**row, **{name: row.get(name) or value for name, value in _SINCE_2.items()}}
+    return PartitionVersion(**{**given, "reasons": json.loads(row["reasons"])})
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
