@@ -21,6 +21,7 @@ _TABLES = (
     rf"contracts/{_NAME}/({_SHA}\.yaml|current\.json)",
     rf"curations/{_NAME}/{_SHA}\.json",
     rf"lineage/{_NAME}/{_NAME}\.ndjson",
+    rf"leases/({_NAME}/)+{_NUMBER}\.json",
 )
 _HOME = (
     rf"terms/{_NUMBER}\.json",

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from data_contracts.canonical import sha256
+from data_contracts.catalog.leases import hold
 from data_contracts.catalog.lineage import Node
 from data_contracts.catalog.tables import PartitionVersion, ingest_id
 from data_contracts.catalog.terms_chain import put_terms
@@ -32,13 +34,21 @@ from training.workspace import Workspace
 Only = Literal["changed", "missing", "all"]
 
 
-def admit(workspace: Workspace, contract: Contract, source: str | None = None) -> str:
+def admit(
+    workspace: Workspace, contract: Contract, source: str | None = None, published: dt.datetime | None = None
+) -> str:
     """Bring a contract into use: find its tables' permitted place, keep its text there, put its terms into force.
 
-    Returns the place's name. Raises PolicyRefused when no place may hold the data set.
+    Returns the place's name. The terms of an earlier publication do not replace those of a later one.
+
+    Raises:
+        PolicyRefused: no place may hold the data set.
+        DataRefused: the data set is ordered by publication, and nothing says when this source was published.
     """
     place = workspace.table_place(contract).name
-    workspace.keep_contract(contract, source)
+    known = workspace.keep_contract(contract, source, published)
+    if known.current.sha != contract.sha:
+        return place
     for _ in range(5):
         try:
             put_terms(workspace.home, contract.id, contract.terms, workspace.owner)
@@ -85,17 +95,33 @@ def outstanding(
     return Outstanding(todo, len(chosen) - len(todo))
 
 
-def ingest_one(workspace: Workspace, contract: Contract, source: Source, partition: SourcePartition) -> IngestResult:
-    """Ingest one partition and record where it came from, file by file, beside its table."""
+def ingest_one(
+    workspace: Workspace,
+    contract: Contract,
+    source: Source,
+    partition: SourcePartition,
+    published: dt.datetime | None = None,
+    holder: str = "causeway ingest",
+) -> IngestResult:
+    """Ingest one partition and record where it came from, file by file, beside its table.
+
+    One process at a time works on a partition; `holder` is what the others are told of it.
+
+    Raises:
+        Busy: another process works on this partition.
+    """
     place = workspace.table_place(contract).name
     secret = workspace.keys.secret(f"dataset-{contract.slug}")
     name = f"source/{contract.id}/{partition.value}@{partition.source_sha[:12]}"
     files = [Node(f"file/{contract.id}/{f.name}@{f.sha[:12]}", {"bytes": f.size}) for f in partition.files]
     lineage = workspace.lineage(place)
-    with lineage.job("ingest", [Node(name, {"files": len(files), "bytes": partition.size}), *files]) as job:
-        result = ingest_partition(
-            contract, source, partition, workspace.tables(contract), secret, dt.datetime.now(dt.UTC)
-        )
+    tables = workspace.tables(contract)
+    with (
+        hold(tables.store, partition_lease(contract, partition.value), holder),
+        lineage.job("ingest", [Node(name, {"files": len(files), "bytes": partition.size}), *files]) as job,
+    ):
+        now = dt.datetime.now(dt.UTC)
+        result = ingest_partition(contract, source, partition, tables, secret, now, publication=published)
         v = result.version
         facts = {
             "verdict": v.verdict,
@@ -105,6 +131,11 @@ def ingest_one(workspace: Workspace, contract: Contract, source: Source, partiti
         }
         job.outputs.append(Node(partition_node(v.dataset, v.partition, v.ingest_id), facts))
     return result
+
+
+def partition_lease(contract: Contract, partition: str) -> str:
+    """Return the name of the lease on a partition; values from data never become paths."""
+    return f"ingest/{contract.slug}/{sha256(partition.encode())[:16]}"
 
 
 def partition_node(dataset: str, partition: str, name: str) -> str:

@@ -12,16 +12,15 @@ import datetime as dt
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from data_contracts.canonical import canonical_json
 from data_contracts.catalog.lineage import Lineage
+from data_contracts.catalog.registry import Registered, kept_contract, read_registered, register
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
 from data_contracts.catalog.terms_chain import TermsHead, read_terms
-from data_contracts.contract import Contract, load_contract
+from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused, PolicyRefused
 from data_contracts.policy import permitted_place
 from data_contracts.signing import KeyRing, public_hex
@@ -98,50 +97,74 @@ class Workspace:
         """Return the lineage of one place: events that name source files lie beside the data set's tables."""
         return Lineage(self.store(place))
 
-    def keep_contract(self, contract: Contract, source: str | None = None) -> None:
-        """Keep the contract's text beside the data set's tables, under its hash, as the one in use, and its source."""
-        store = self.store(self.table_place(contract).name)
-        key = f"contracts/{contract.slug}/{contract.sha}.yaml"
-        if not store.exists(key):
-            # Comments are not part of a contract's hash: the first text that has it stays.
-            store.create(key, contract.path.read_bytes())
-        current = f"contracts/{contract.slug}/current.json"
-        known = store.get_json(current) if store.exists(current) else {}
-        store.put(current, canonical_json({"format": 1, "sha": contract.sha, "source": source or known.get("source")}))
-        for place in self.sites.places:
+    def keep_contract(
+        self, contract: Contract, source: str | None = None, published: dt.datetime | None = None
+    ) -> Registered:
+        """Keep the contract's text beside the data set's tables, under its hash, and register its source.
+
+        Raises:
+            DataRefused: the data set is ordered by publication and `published` is missing, or its other publications
+                must lie at another place.
+        """
+        place = self.table_place(contract).name
+        store = self.store(place)
+        if contract.sequence == "publication":
+            self._one_place(contract, place)
+        known = register(store, contract, source or self._source_elsewhere(contract, store), published)
+        for other in self.sites.places:
             # Terms that moved the tables elsewhere must not leave the old contract in use at the old place.
-            other = self.store(place.name)
-            if other.url != store.url and other.exists(current):
-                other.delete(current)
+            elsewhere, key = self.store(other.name), f"contracts/{contract.slug}/current.json"
+            if elsewhere.url != store.url and elsewhere.exists(key):
+                elsewhere.delete(key)
+        return known
+
+    def _source_elsewhere(self, contract: Contract, store: Store) -> str | None:
+        if read_registered(store, contract.slug) is not None:
+            return None
+        found = [read_registered(self.store(p.name), contract.slug) for p in self.sites.places]
+        return next((one.current.source for one in found if one is not None and one.current.source), None)
+
+    def _one_place(self, contract: Contract, place: str) -> None:
+        for other in self.sites.places:
+            known = read_registered(self.store(other.name), contract.slug)
+            if known is not None and self.store(other.name).url != self.store(place).url:
+                raise DataRefused(
+                    f"{contract.id}: by version {contract.version} its tables lie at {place}, by version"
+                    f" {known.current.version} at {other.name}; publications of one data set need one permitted place"
+                )
 
     def contract(self, dataset: str) -> Contract:
-        """Return the contract under which a data set was last ingested.
+        """Return the contract in force of a data set.
 
         Raises:
-            DataRefused: the data set was never ingested here; names those that were.
+            DataRefused: the data set was never registered here; names those that were.
         """
-        store, current = self._current(dataset)
-        return load_contract(store.path(f"contracts/{dataset.replace('/', '--')}/{current['sha']}.yaml"))
+        store, known = self.registered(dataset)
+        return kept_contract(store, known.slug, known.current.sha)
 
     def source(self, dataset: str) -> tuple[str, str]:
-        """Return the paths of a data set's contract and source as they were last ingested.
+        """Return the paths of a data set's contract and source in force.
 
         Raises:
-            DataRefused: the data set was never ingested here.
+            DataRefused: the data set was never registered here.
         """
-        store, current = self._current(dataset)
-        path = store.path(f"contracts/{dataset.replace('/', '--')}/{current['sha']}.yaml")
-        return str(path), str(current["source"])
+        store, known = self.registered(dataset)
+        return str(store.path(f"contracts/{known.slug}/{known.current.sha}.yaml")), known.current.source
 
-    def _current(self, dataset: str) -> tuple[Store, dict[str, Any]]:
+    def registered(self, dataset: str) -> tuple[Store, Registered]:
+        """Return the store of a data set's tables, and its contracts and sources.
+
+        Raises:
+            DataRefused: the data set was never registered here; names those that were.
+        """
         slug = dataset.replace("/", "--")
         for place in self.sites.places:
-            store = self.store(place.name)
-            if store.exists(f"contracts/{slug}/current.json"):
-                return store, store.get_json(f"contracts/{slug}/current.json")
-        known = ", ".join(self.datasets()) or "none yet"
+            known = read_registered(self.store(place.name), slug)
+            if known is not None:
+                return self.store(place.name), known
+        listed = ", ".join(self.datasets()) or "none yet"
         raise DataRefused(
-            f"no data set {dataset!r} in {self.root}; ingested so far: {known}. Run: causeway ingest CONTRACT SOURCE"
+            f"no data set {dataset!r} in {self.root}; ingested so far: {listed}. Run: causeway ingest CONTRACT SOURCE"
         )
 
     def datasets(self) -> list[str]:

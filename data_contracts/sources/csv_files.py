@@ -10,7 +10,7 @@ from pyarrow import csv
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
-from data_contracts.sources.files import FileLayout, column_names
+from data_contracts.sources.files import FileLayout, columns_in
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
 _BLOCK_BYTES = 64 << 20
@@ -19,12 +19,14 @@ _BLOCK_BYTES = 64 << 20
 class CsvFiles:
     """Files (default `**/*.csv`) with a header, or `reader.columns`; `reader.delimiter` is a comma by default.
 
+    A column may have had other names: `reader.aliases`. A byte order mark is no part of the header.
+
     Every field is read as bytes and typed by the contract, so one bad field costs its own record only. An empty field
     is null, an empty quoted one is empty text.
     """
 
     def __init__(self, contract: Contract, location: str) -> None:
-        self.names = column_names(contract)
+        self.contract = contract
         self.header: list[str] | None = contract.reader.get("columns")
         self.delimiter = str(contract.reader.get("delimiter", ","))
         self.layout = FileLayout.of(contract, location, "**/*.csv")
@@ -60,6 +62,7 @@ class CsvFiles:
             names = self.header or self._header(file)
             if not names:
                 return
+            present = columns_in(self.contract, names)
             with csv.open_csv(
                 file.path,
                 # Rows are numbered only when one thread reads.
@@ -80,8 +83,7 @@ class CsvFiles:
                 for batch in stream:
                     data = {
                         name: [_decoded(value) for value in batch.column(physical).to_pylist()]
-                        for name, physical in self.names.items()
-                        if physical in names
+                        for name, physical in present.items()
                     }
                     for row in range(batch.num_rows):
                         number += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,8 @@ class FileLayout:
     """The reader's `files` (a glob under the folder) and `partition`.
 
     `partition` is `{constant: name}`, or `{from: path, pattern: regex}`: the regex is searched in the path relative to
-    the folder; its group `partition`, else its first group, is the value, and named groups give columns. Without it
-    all files are one partition, 'all'.
+    the folder; its group `partition`, else its groups `year`, `month` and `day` as an ISO date, else its first group,
+    is the value, and named groups give columns. Without it all files are one partition, 'all'.
     """
 
     contract: Contract
@@ -84,13 +84,15 @@ class FileLayout:
         if match is None:
             return None
         named = match.groupdict()
+        if {"year", "month", "day"} <= named.keys():
+            return f"{named['year']}-{named['month']}-{named['day']}"
         return named["partition"] if "partition" in named else match.group(1)
 
     def columns(self, name: str, partition: str) -> dict[str, Any]:
         """Return what the path says of every record of a file: the named groups and the partition column."""
         match = self.pattern.search(name) if self.pattern else None
         named = match.groupdict() if match else {}
-        return {self.contract.partition_column: partition, **named}
+        return {**named, self.contract.partition_column: partition}
 
     def batches(self, records: Iterator[RawRecord]) -> Iterator[pa.RecordBatch]:
         """Type records into batches."""
@@ -112,3 +114,18 @@ class FileLayout:
 def column_names(contract: Contract) -> dict[str, str]:
     """Return the physical name of each column: what it is called in the files."""
     return {prop.name: prop.physical_name for prop in contract.properties}
+
+
+def columns_in(contract: Contract, header: Sequence[str]) -> dict[str, str]:
+    """Return the physical name of each column that a file has: the contract's own, else the first of its aliases.
+
+    The reader's `aliases` ({column: [name, ...]}) are what a column was called in other years: a data set may change
+    its header without becoming another data set.
+    """
+    aliases: Mapping[str, Sequence[str]] = contract.reader.get("aliases") or {}
+    found = {}
+    for name, physical in column_names(contract).items():
+        known = [n for n in (physical, *aliases.get(name, ())) if n in header]
+        if known:
+            found[name] = known[0]
+    return found

@@ -6,7 +6,7 @@ import datetime
 import decimal
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,8 +133,10 @@ def batches(contract: Contract, records: Iterable[RawRecord]) -> Iterator[pa.Rec
     A value that is not of its property's type becomes null and the record's fault.
     """
     schema = source_schema(contract)
+    forms = tuple(contract.reader.get("timestampFormats") or ())
+    readers = {**_READERS, "timestamp": lambda value: _timestamp(value, forms)}
     plan: list[tuple[str, Callable[[Any], Any]]] = [
-        (prop.name, _READERS.get(prop.logical_type, _text)) for prop in contract.properties
+        (prop.name, readers.get(prop.logical_type, _text)) for prop in contract.properties
     ]
     rows: list[list[Any]] = []
     held = 0
@@ -221,10 +223,23 @@ def _date(value: Any) -> datetime.date:
     return value if isinstance(value, datetime.date) else datetime.date.fromisoformat(str(value).strip())
 
 
-def _timestamp(value: Any) -> datetime.datetime:
-    moment = value if isinstance(value, datetime.datetime) else datetime.datetime.fromisoformat(str(value).strip())
+def _timestamp(value: Any, forms: Sequence[str] = ()) -> datetime.datetime:
+    moment = value if isinstance(value, datetime.datetime) else _moment(str(value).strip(), forms)
     # ODCS: a timestamp without a zone is UTC unless the contract says otherwise.
     return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
+
+
+def _moment(text: str, forms: Sequence[str]) -> datetime.datetime:
+    """Read ISO 8601, else the first of the reader's `timestampFormats` (strptime) that fits."""
+    try:
+        return datetime.datetime.fromisoformat(text)
+    except ValueError:
+        for form in forms:
+            try:
+                return datetime.datetime.strptime(text, form)
+            except ValueError:
+                continue
+        raise
 
 
 _READERS: dict[str, Callable[[Any], Any]] = {

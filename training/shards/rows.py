@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.catalog.tables import PartitionVersion, Tables
 from data_contracts.catalog.terms_chain import TermsHead
@@ -18,17 +19,19 @@ from data_contracts.terms import TrainingTerms
 
 @dataclass(frozen=True)
 class CuratedRows:
-    """`rows`: record_id, ingest_id, partition, split, text. `versions` are the current ones with accepted rows."""
+    """`rows`: record_id, ingest_id, partition, split, text. `versions` are the current ones with accepted rows.
+
+    `others` are current partitions that were accepted under other terms than those in force: their rows are not used.
+    """
 
     contract: Contract
     curation_id: str
     rows: pa.Table
     versions: dict[str, PartitionVersion]
+    others: tuple[str, ...] = ()
 
     def of(self, split: str) -> pa.Table:
         """Return the rows of one split."""
-        import pyarrow.compute as pc
-
         return self.rows.filter(pc.equal(self.rows.column("split"), split))
 
 
@@ -47,7 +50,18 @@ def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
     if not tables.store.exists(curation_key(contract, name)):
         raise DataRefused(f"{contract.id}: its current partitions are not curated; run: causeway curate {contract.id}")
     log = read_log(tables, name, rows.num_rows)
-    return CuratedRows(contract, name, training_rows(rows, log), versions)
+    # Rows are used under the terms that they were accepted under, and only while those are in force.
+    used = {p: v for p, v in versions.items() if v.terms_sha == contract.terms.sha}
+    others = tuple(sorted(versions.keys() - used.keys()))
+    if not used:
+        raise DataRefused(
+            f"{contract.id}: every partition was accepted under other terms than those of contract {contract.version};"
+            f" run: causeway backfill {contract.id} --only stale-contract"
+        )
+    kept = training_rows(rows, log)
+    if others:
+        kept = kept.filter(pc.is_in(kept.column("partition"), pa.array(sorted(used), pa.string())))
+    return CuratedRows(contract, name, kept, used, others)
 
 
 def curation_key(owner: Contract | Tables, name: str) -> str:
