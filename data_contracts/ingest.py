@@ -127,6 +127,8 @@ def _already_done(
 ) -> PartitionVersion | None:
     if contract.sequence == "publication":
         same = [version for version in history if version.ingest_id == name and version.sequence == sequence]
+        # An override has the rank of what it overrides: it decides.
+        same.sort(key=lambda version: version.verdict != "refused")
         return same[-1] if same else None
     newest = history[-1] if history else None
     if newest is not None and newest.ingest_id == name:

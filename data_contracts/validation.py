@@ -139,6 +139,15 @@ def validate(
     )
 
 
+def judge(contract: Contract, accepted: pa.Table, rows_in: int) -> tuple[BatchResult, ...]:
+    """Judge a partition by its batch rules once more; `accepted` are its accepted rows, with the rules' columns."""
+    counters = [_Counter(rule, contract) for rule in batch_rules(contract)]
+    for batch in accepted.to_batches():
+        for counter in counters:
+            counter.add(pa.Table.from_batches([batch]))
+    return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
+
+
 @dataclass
 class _Counter:
     """Counts over the accepted rows what one batch rule compares."""
