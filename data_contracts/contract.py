@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from data_contracts.canonical import document_sha
 from data_contracts.odcs import Fault, FieldPath, Source, nearest, odcs_faults, read_yaml, schema_faults
+from data_contracts.periods import sla_faults
 from data_contracts.rules import rule_faults
 from data_contracts.terms import TrainingTerms, meaning_faults, terms_from_document, terms_schema, terms_validator
 
@@ -51,6 +52,14 @@ class Property:
 
 
 @dataclass(frozen=True)
+class ServiceLevel:
+    """One promise of the contract's slaProperties: a value, and its unit where the contract gives one."""
+
+    value: Any
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
 class Contract:
     """One data set's contract. `document` is the parsed YAML as plain JSON values and `sha` its canonical SHA-256."""
 
@@ -63,7 +72,7 @@ class Contract:
     quality: tuple[Mapping[str, Any], ...]
     terms: TrainingTerms
     reader: Mapping[str, Any]
-    sla: Mapping[str, Any]
+    sla: Mapping[str, ServiceLevel]
     path: Path
     document: Mapping[str, Any]
     sha: str
@@ -114,6 +123,7 @@ def load_contract(path: Path, *, require_terms: bool = True) -> Contract:
     if not any(fault.path[:1] != ("customProperties",) for fault in faults):
         faults.extend(_shape_faults(source.plain))
         faults.extend(_reference_faults(source.plain, ours))
+        faults.extend(sla_faults(source.plain))
     if faults:
         raise source.error(faults)
     return _view(source, {name: value for name, _, value in ours})
@@ -276,7 +286,10 @@ def _view(source: Source, ours: Mapping[str, Any]) -> Contract:
         quality=tuple(table.get("quality", ())),
         terms=terms,
         reader=ours.get("reader", {}),
-        sla={entry["property"]: entry["value"] for entry in document.get("slaProperties", ())},
+        sla={
+            entry["property"]: ServiceLevel(entry["value"], entry.get("unit"))
+            for entry in document.get("slaProperties", ())
+        },
         path=source.path,
         document=document,
         sha=document_sha(document),

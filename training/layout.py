@@ -27,6 +27,7 @@ _HOME = (
     rf"terms/{_NUMBER}\.json",
     rf"tokenizers/({_SHA}|{_SHA}\.lineage|recipes/{_SHA})\.json",
     rf"datasets/{_NAME}/{_SHA}\.json",
+    r"notices/[a-z0-9-]+/[0-9a-f]{12}\.json",
 )
 _HOME_RUN = (
     r"plan\.json",

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import data_contracts
-from data_contracts.contract import load_contract
+from data_contracts.contract import ServiceLevel, load_contract
 from data_contracts.errors import ContractError
+from data_contracts.schedule import frequency
 
 LIBRARY = Path(data_contracts.__file__).parent / "library"
 
@@ -95,7 +96,7 @@ def test_a_good_contract_gives_its_typed_view(write: Write) -> None:
     assert contract.property("content").physical_name == "body"
     assert contract.property("content").line == line_of("- name: content")
     assert contract.property("key").required, "a primary key cannot be null"
-    assert contract.sla == {"frequency": "daily"}
+    assert contract.sla == {"frequency": ServiceLevel("daily")}
     assert contract.reader == {"format": "csv"}
     assert contract.sequence == "arrival"
 
@@ -238,7 +239,9 @@ def test_every_shipped_contract_loads_and_is_named_by_its_id(path: Path) -> None
     assert path.stem == contract.id.replace("/", "-")
     assert contract.terms.attribution and contract.terms.revocation_contact
     assert contract.reader["format"]
-    assert contract.sla["frequency"] == "daily"
+    often = frequency(contract)
+    assert often is not None
+    assert often.words == "daily"
     assert {rule.get("metric", "quarantineShare") for rule in contract.quality} == {"rowCount", "quarantineShare"}
 
 
@@ -265,3 +268,54 @@ def test_the_demo_sets_differ_in_residency_and_take_no_copyleft(name: str, zones
     assert terms.storage == terms.processing == zones
     assert terms.derived_updates == "may-leave"
     assert not any(entry.startswith(("GPL", "LGPL", "AGPL", "MPL")) for entry in terms.licences_allowed)
+
+
+def test_a_promise_keeps_its_value_and_its_unit(write: Write) -> None:
+    contract = load_contract(write("value: daily", "value: 4\n    unit: d"))
+    assert contract.sla == {"frequency": ServiceLevel(4, "d")}
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("value: dayly", "'dayly' cannot be read (perhaps daily?); use one of: hourly, daily"),
+        ("value: 3", "3 has no unit; use one of: hourly"),
+        ("{value: 3, unit: m}", "m is minutes to some and months to others; write min or mo"),
+        ("{value: 3, unit: dais}", "3 has the unit 'dais' (perhaps days?)"),
+        ("value: true", "'True' cannot be read"),
+        ("value: null", "'None' cannot be read"),
+        ("value: 61 6 * * *", "'61 6 * * *' is no cron expression (Bad minute)"),
+        ("value: 0 0 31 2 *", "is no cron expression (Bad day-of-month)"),
+        ("{value: 0, unit: d}", "0 d is no time at all"),
+        ("value: PT0S", "PT0S is no time at all"),
+        ("value: P", "'P' cannot be read"),
+        ("value: P1DT", "'P1DT' cannot be read"),
+        ("{value: 5, unit: mo}", "5 mo cannot be scheduled by the calendar"),
+        ("{value: 1.5, unit: y}", "1.5 years is no whole number of years"),
+        ("value: P99999999999D", "is more than a century"),
+    ],
+)
+def test_a_frequency_that_cannot_be_read_is_a_fault_with_its_line(write: Write, written: str, says: str) -> None:
+    entry = written.strip("{}").replace(", ", "\n    ")
+    (fault,) = faults(write("value: daily", entry))
+    assert f":{line_of('value: daily')}: slaProperties[frequency].value: " in fault
+    assert says in fault
+
+
+def test_a_latency_is_a_length_of_time_and_stands_once(write: Write) -> None:
+    said = faults(
+        write(
+            "    value: daily",
+            "    value: daily\n  - property: latency\n    value: daily\n  - {property: latency, value: PT6H}",
+        )
+    )
+    assert len(said) == 2
+    assert "slaProperties[latency].value: 'daily' cannot be read; use one of: a number with a unit" in said[0]
+    assert "latency stands twice; keep one" in said[1]
+
+
+def test_other_promises_are_kept_as_they_stand(write: Write) -> None:
+    contract = load_contract(
+        write("    value: daily", "    value: daily\n  - {property: retention, value: 3, unit: m}")
+    )
+    assert contract.sla["retention"] == ServiceLevel(3, "m")
