@@ -17,6 +17,10 @@ COMMANDS = {
     "contracts check": ("data:contracts_check", "Check contracts; every fault named."),
     "ingest": ("data:ingest", "Take in a source under a contract: validate, quarantine, publish."),
     "backfill": ("data:backfill", "Ingest what is missing (or changed, or all) of a data set again."),
+    "override request": ("override:request", "Ask a person whether a refused partition is published all the same."),
+    "override list": ("override:waiting", "The override runs that wait for a person."),
+    "override approve": ("override:approve", "Publish the refused partition that a run asks about."),
+    "override reject": ("override:reject", "Leave the partition that a run asks about refused."),
     "curate": ("data:curate", "Remove duplicates, redact personal data; each change with its reason."),
     "quarantine": ("data:quarantine", "Why records were refused, with examples."),
     "shard": ("runs:shard", "Place and write a run's shards where the terms permit."),
@@ -31,12 +35,17 @@ COMMANDS = {
     "lineage record": ("lineage:record", "From a record to the rounds that used it."),
     "status": ("operate:status", "Data sets, quarantine, shards, runs."),
     "sites list": ("operate:sites_list", "Regions, jurisdictions, stores, work pools."),
+    "secrets auth": ("secrets:secrets_auth", "Make the user and password of this folder's Prefect server."),
+    "secrets set": ("secrets:secrets_set", "Put a credential of a place into its Secret block, from standard input."),
+    "secrets list": ("secrets:secrets_list", "Names of a place's credentials; never their values."),
     "ui": ("operate:ui", "The Prefect UI of this folder, until Ctrl-C."),
     "serve": ("operate:serve", "Ingest on a schedule, until Ctrl-C."),
 }
 GROUPS = {
     "contracts": "Contracts: check.",
     "lineage": "Lineage: from a model back to source files, and from a record to its rounds.",
+    "secrets": "Secrets: the server's password, credentials of places.",
+    "override": "A person's decision on a refused partition: request, list, approve, reject.",
     "sites": "Sites: list.",
 }
 HELP = "Governed data in, one model out, across data centers that share nothing but object storage."

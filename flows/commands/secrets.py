@@ -1,0 +1,91 @@
+"""Commands on secrets: the server's password, and the credentials of places."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+from flows.commands import DEFAULT_HOME, Home, Json, print_json
+
+
+def secrets_auth(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
+    """Make the user and password of this folder's Prefect server, if it has none; print the file, never its content.
+
+    The server, its workers and every command of this folder use them from their next start on. To change them, delete
+    the file, run this again, and start the server again.
+
+    Examples:
+        causeway secrets auth
+    """
+    from flows.credentials import auth_file, make_auth
+
+    known = auth_file(home.absolute()).exists()
+    path = make_auth(home.absolute())
+    if json:
+        print_json({"path": str(path), "made": not known})
+    else:
+        print(path)
+    return 0
+
+
+def secrets_set(place: str, name: str, *, home: Home = DEFAULT_HOME) -> int:
+    """Put a credential of a place into its Prefect Secret block; the value comes from standard input.
+
+    Examples:
+        causeway secrets set north AWS_SECRET_ACCESS_KEY < key-file
+
+    Parameters
+    ----------
+    place:
+        home, or a site of sites.toml.
+    name:
+        The environment variable that runs at this place get: AWS_*, AZURE_*, GOOGLE_* or HF_TOKEN.
+    """
+    from flows.credentials import check_name, set_credential
+    from flows.server import use_running
+
+    _check_place(home, place)
+    check_name(name, "secrets set")
+    if sys.stdin.isatty():
+        from getpass import getpass
+
+        value = getpass(f"{name} of {place}: ")
+    else:
+        value = sys.stdin.read()
+    use_running(home)
+    asyncio.run(set_credential(place, name, value.removesuffix("\n").removesuffix("\r")))
+    print(f"{place}: {name} is set")
+    return 0
+
+
+def secrets_list(place: str, *, home: Home = DEFAULT_HOME, json: Json = False) -> int:
+    """List the names of a place's credentials; values are never shown.
+
+    Examples:
+        causeway secrets list north
+
+    Parameters
+    ----------
+    place:
+        home, or a site of sites.toml.
+    """
+    from flows.credentials import read_credentials
+    from flows.server import use_running
+
+    _check_place(home, place)
+    use_running(home)
+    names = sorted(asyncio.run(read_credentials(place)))
+    if json:
+        print_json({"place": place, "names": names})
+    else:
+        print("\n".join(names) or f"{place}: no credentials")
+    return 0
+
+
+def _check_place(home: Home, place: str) -> None:
+    from data_contracts.errors import CausewayError
+    from training.workspace import Workspace
+
+    known = [site.name for site in Workspace.open(home).sites.places]
+    if place not in known:
+        raise CausewayError(f"no place {place!r} in sites.toml; it has: {', '.join(known)}")
