@@ -8,13 +8,16 @@ Source: Delta Transaction Log Protocol; statistics are kept for keys only, becau
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib import resources
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
@@ -22,11 +25,17 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 from data_contracts.canonical import document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import DataRefused, StoreError
+from data_contracts.odcs import nearest
 
+_LOG = logging.getLogger(__name__)
 # deltalake commits by conditional put and tries again when another writer took the version number; its 15 tries are
 # too few for 32 writers at once.
 _COMMIT = CommitProperties(max_commit_retries=200)
 _ATTEMPTS = 20
+# Each publication is a file of one row, and a millisecond to every reader; 64 of them are read in 60 ms.
+_COMPACT_EVERY = 64
+# A reader that opened the table before a compaction still reads the small files.
+_KEEP_HOURS = 7 * 24
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -99,13 +108,18 @@ _VERSION_SCHEMA = pa.schema(
         for f in fields(PartitionVersion)
     ]
 )
-# What rows of format 1 lack.
-_SINCE_2 = {"seconds": 0.0, "approved_by": "", "approved_why": ""}
+# What rows of older formats lack.
+_DEFAULTS = {"reasons": "{}", "bytes_in": 0, "seconds": 0.0, "approved_by": "", "approved_why": "", "format": 1}
 
 
 def ingest_id(contract_sha: str, partition: str, source_sha: str) -> str:
     """Name one ingest: the same contract over the same bytes of the same partition has the same name."""
     return document_sha([contract_sha, partition, source_sha])
+
+
+def current_query() -> str:
+    """Return the shipped SQL of the accepted rows of every current version, over tables `versions` and `accepted`."""
+    return resources.files("data_contracts").joinpath("catalog/current.sql").read_text("utf-8")
 
 
 class Tables:
@@ -130,18 +144,60 @@ class Tables:
     def publish(self, version: PartitionVersion) -> None:
         """Append the one row that makes an attempt, or its refusal, known."""
         row = {**asdict(version), "reasons": json.dumps(dict(version.reasons), sort_keys=True)}
-        self._append("versions", pa.Table.from_pylist([row], _VERSION_SCHEMA), None, "partition,ingest_id")
+        written = self._append("versions", pa.Table.from_pylist([row], _VERSION_SCHEMA), None, "partition,ingest_id")
+        if written % _COMPACT_EVERY == 0:
+            self._compact()
+
+    def versions_table(self, partition: str | None = None) -> pa.Table:
+        """Return every version ever published as Arrow, in the order of `versions`.
+
+        It has the columns of today; what rows of an older format lack has its default. `reasons` is JSON.
+        """
+        table = self._read("versions", None if partition is None else ("partition", partition), None)
+        if not table.num_columns:
+            return _VERSION_SCHEMA.empty_table()
+        columns = []
+        for name, kind in zip(_VERSION_SCHEMA.names, _VERSION_SCHEMA.types, strict=True):
+            column = table[name].cast(kind) if name in table.column_names else pa.nulls(table.num_rows, kind)
+            columns.append(pc.fill_null(column, pa.scalar(_DEFAULTS[name], kind)) if name in _DEFAULTS else column)
+        order = [(name, "ascending") for name in ("partition", "sequence", "ingest_id", "attempt_id")]
+        return pa.table(columns, schema=_VERSION_SCHEMA).sort_by(order)
 
     def versions(self, partition: str | None = None) -> list[PartitionVersion]:
         """Return every version ever published, oldest first within each partition."""
-        table = self._read("versions", None, None)
-        found = [_version(row) for row in table.to_pylist()]
-        kept = [version for version in found if partition is None or version.partition == partition]
-        return sorted(kept, key=lambda version: (version.partition, *version.rank))
+        columns = [column.to_pylist() for column in self.versions_table(partition).columns]
+        reasons = _VERSION_SCHEMA.names.index("reasons")
+        columns[reasons] = [json.loads(text) if text != "{}" else {} for text in columns[reasons]]
+        return [PartitionVersion(*row) for row in zip(*columns, strict=True)]
 
     def current(self) -> dict[str, PartitionVersion]:
         """Return the version in force of each partition: the highest (sequence, ingest_id) that was not refused."""
         return {v.partition: v for v in self.versions() if v.verdict != "refused"}
+
+    def version(self, partition: str, name: str = "") -> PartitionVersion:
+        """Return a partition's current version, or the one whose ingest_id begins with `name`.
+
+        Raises:
+            DataRefused: there is no such partition or version, `name` fits several, or all versions were refused.
+        """
+        history = self.versions(partition)
+        if not history:
+            known = list(dict.fromkeys(self.versions_table()["partition"].to_pylist()))
+            raise DataRefused(
+                f"{self.slug.replace('--', '/')}: no partition {partition!r}{nearest(partition, known)}; "
+                f"it has {len(known)}: see causeway table history"
+            )
+        where = f"{history[0].dataset}: partition {partition}"
+        fitting = [version for version in history if version.ingest_id.startswith(name)]
+        ids = list(dict.fromkeys(version.ingest_id for version in fitting))
+        if name and len(ids) != 1:
+            known = ids or [version.ingest_id for version in history]
+            said = f"{len(ids)} versions begin with {name!r}" if ids else f"no version begins with {name!r}"
+            raise DataRefused(f"{where}: {said}; it has {', '.join(dict.fromkeys(v[:16] for v in known))}")
+        in_force = [version for version in fitting if version.verdict != "refused"]
+        if not name and not in_force:
+            raise DataRefused(f"{where}: every version was refused: see causeway quarantine {history[0].dataset}")
+        return (in_force or fitting)[-1]
 
     def read_accepted(self, version: PartitionVersion, columns: Sequence[str] | None = None) -> pa.Table:
         """Return a version's accepted rows, sorted by record_id.
@@ -188,7 +244,27 @@ class Tables:
         """
         return None if self.store.root is None else SubTreeFileSystem(uri, LocalFileSystem())
 
-    def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> None:
+    def _compact(self) -> None:
+        """Write the small files of `versions` as one, and a checkpoint that names only it.
+
+        The rows stand whatever happens here: a race lost to another writer is no error, and the next turn does it.
+        deltalake's own compaction (1.6) does not see that another removed the same files first, and every row is there
+        twice; an overwrite of what one version holds is refused then, and keeps what was appended meanwhile.
+        """
+        uri = self.uri("versions")
+        try:
+            target = DeltaTable(uri)
+            rows = target.to_pyarrow_table(filesystem=self._files(uri))
+            write_deltalake(target, rows, mode="overwrite", commit_properties=_COMMIT)
+            target.create_checkpoint()
+            target.vacuum(_KEEP_HOURS, dry_run=False, full=True)
+        except CommitFailedError as error:
+            _LOG.debug("%s: compaction lost to another writer: %s", uri, error)
+        except (DeltaError, OSError) as error:
+            _LOG.warning("%s: cannot be compacted, reading it becomes slower: %s", uri, error)
+
+    def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> int:
+        """Append and return the version that the Delta table then has."""
         uri = self.uri(name)
         last: Exception | None = None
         for attempt in range(_ATTEMPTS):
@@ -199,7 +275,7 @@ class Tables:
                 self._check_types(uri, table.schema, there)
                 merge: Literal["merge"] | None = None if set(there.names) == set(table.column_names) else "merge"
                 write_deltalake(target, table, mode="append", schema_mode=merge, commit_properties=_COMMIT)
-                return
+                return int(target.version())
             except (CommitFailedError, TableNotFoundError) as error:
                 last = error
                 time.sleep(random.uniform(0, min(1.0, 0.02 * 2**attempt)))
@@ -242,11 +318,6 @@ class Tables:
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{uri}: cannot be read: {error}") from error
         return table.cast(schema) if schema is not None else table
-
-
-def _version(row: dict[str, Any]) -> PartitionVersion:
-    given = {**row, **{name: row.get(name) or value for name, value in _SINCE_2.items()}}
-    return PartitionVersion(**{**given, "reasons": json.loads(row["reasons"])})
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:
