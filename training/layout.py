@@ -30,7 +30,7 @@ _HOME = (
     r"notices/[a-z0-9-]+/[0-9a-f]{12}\.json",
 )
 _HOME_RUN = (
-    r"plan\.json",
+    r"(plan|control)\.json",
     rf"(commits|amendments)/{_NAME}\.json",
     rf"inputs/{_SHA}\.(json|safetensors)",
     rf"snapshots/{_NUMBER}/{_SHA}\.safetensors",

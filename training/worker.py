@@ -4,12 +4,11 @@
 
 A site opens only its own region's shards; of its peers' stores it reads nothing but contributions. It keeps no state
 that matters anywhere but in its store: killed at any point and started again, it goes on from the chain. Given fixed
-steps, what it contributes does not depend on whether it was killed.
+steps, what it contributes does not depend on whether it was killed, or its run paused.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import signal
@@ -37,12 +36,14 @@ from data_contracts.signing import KeyRing, public_hex
 from training import model as models
 from training.admission import EXIT_REFUSED, require_use
 from training.inner import InnerLoop, pick_device
+from training.process import Stopped, end_with, only_worker
 from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.chain import Slot, advance
 from training.rounds.closing import Closer
 from training.rounds.commit import ChainState, check_against, lanes_of
+from training.rounds.control import EXIT_PAUSED, read_control
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.loader import Loader
@@ -50,10 +51,12 @@ from training.shards.order import next_claims, unroll
 
 POLL_S = 0.05
 HEARTBEAT_S = 0.5
+LOOK_S = 1.0  # between looks at terms and control while a site waits
+PAUSE_PATIENCE_S = 30.0  # a paused site waits so long for the round's other sites: one of them may be dead
 
 
-class Stopped(Exception):
-    """The process was told to end (SIGTERM or SIGINT); what is whole has been published."""
+class Paused(Exception):
+    """The run is paused or cancelled; what is whole has been published."""
 
 
 @dataclass
@@ -108,14 +111,20 @@ class SiteWorker:
         """Work until the plan's last round is committed; return the final state.
 
         Raises:
-            Stopped: asked to end. RoundError, StoreError: this site cannot go on; says why.
+            Stopped: asked to end. Paused: the run is paused or cancelled.
+            RoundError, StoreError: this site cannot go on; says why.
         """
         state, inputs = newest_round(self.home, self.plan)
         if state.round > 0 and self.site not in inputs:
             # The last round left this site's work out: what it learned then is forgotten, as if it had been there.
             self._forget(state.round)
         self._restore(state)
+        begun = False
         while state.round < self.plan.rounds:
+            control = read_control(self.home, self.plan.run)
+            if control.stops(state.round + 1, begun):
+                raise Paused(f"the run is {control.words}")
+            begun = True
             if self.site not in state.members:
                 raise RoundError(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
             spans = Spans()
@@ -202,12 +211,18 @@ class SiteWorker:
     def _await_commit(self, state: ChainState) -> tuple[ChainState, dict[str, Any]] | None:
         """Return the next commit and the state after it; None when the terms changed: the round must be made again."""
         started = looked = time.monotonic()
+        paused: float | None = None
         while True:
             self._check_stop()
-            if time.monotonic() - looked > 1.0:
+            if time.monotonic() - looked > LOOK_S:
                 looked = time.monotonic()
                 if not self._has_published(state):
                     return None
+                control = read_control(self.home, self.plan.run)
+                paused = (paused or looked) if control.state == "paused" else None
+                if control.stops(state.round + 1, True) or (paused and looked - paused > PAUSE_PATIENCE_S):
+                    # Others have ended, or will not answer. What this site contributed lies in its store.
+                    raise Paused(f"the run is {control.words}")
             step = advance(self.home, self.plan, state)
             if not isinstance(step, Slot):
                 return step
@@ -274,20 +289,11 @@ class SiteWorker:
             raise Stopped
 
 
-@contextmanager
-def only_worker(store: Store, run: str, site: str) -> Iterator[None]:
-    """Hold the site's lock: a second worker of the same site waits until the first is gone."""
-    if store.root is None:
-        yield
-        return
-    path = store.root / f".{run}-{site}.lock"
-    with path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
 def main(arguments: list[str] | None = None) -> int:
-    """Run one site from the command line; exit 0: the run is whole, 3: told to stop, 4: policy refuses, 1: an error."""
+    """Run one site from the command line.
+
+    Exit 0: the run is whole, 3: told to stop, 4: policy refuses, 5: the run is paused or cancelled, 1: an error.
+    """
     import argparse
 
     parser = argparse.ArgumentParser(prog="python -m training.worker", description=main.__doc__)
@@ -299,7 +305,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--run", required=True)
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; part of what makes bytes repeat")
     parser.add_argument("--loader-log", type=Path, help="folder for an independent log of what the loader handed out")
+    parser.add_argument("--parent", type=int, metavar="PID", help="die with this process, the one that started it")
     options = parser.parse_args(arguments)
+    if options.parent is not None and not end_with(options.parent):
+        return 3
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: stopping.append(received))
@@ -308,7 +317,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         home, store = Store.open(options.home_store), Store.open(options.store)
         plan = read_plan(home, options.run)
-        with only_worker(store, plan.run, options.site):
+        with only_worker(store, plan.run, options.site, lambda: bool(stopping)):
             worker = SiteWorker(
                 plan=plan,
                 site=options.site,
@@ -323,6 +332,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped:
         print(f"site {options.site}: stopped on request; start it again to go on", file=sys.stderr)
         return 3
+    except Paused as paused:
+        print(f"site {options.site}: {paused}; what it published is whole", file=sys.stderr)
+        return EXIT_PAUSED
     except PolicyRefused as error:
         print(f"site {options.site}: {error}", file=sys.stderr)
         return EXIT_REFUSED
