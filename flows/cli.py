@@ -24,7 +24,10 @@ COMMANDS = {
     "curate": ("data:curate", "Remove duplicates, redact personal data; each change with its reason."),
     "quarantine": ("data:quarantine", "Why records were refused, with examples."),
     "shard": ("runs:shard", "Place and write a run's shards where the terms permit."),
-    "train": ("runs:train", "Train a run over its sites; run again, it goes on."),
+    "train": ("train:train", "Train a run over its sites; run again, it goes on. Also: pause, resume, cancel."),
+    "train pause": ("train:pause", "Let a run end after the round under way."),
+    "train resume": ("train:resume", "Let a paused run go on from its chain."),
+    "train cancel": ("train:cancel", "End a run for good at the rounds it has."),
     "amend": ("runs:amend", "Change a run's sites by a signed amendment."),
     "evaluate": ("runs:evaluate", "Held-out bits per byte, before and after, by data set."),
     "export": ("runs:export", "Write a run's model as a Hugging Face directory."),
@@ -33,11 +36,14 @@ COMMANDS = {
     "report": ("runs:report", "Write a run's HTML report again."),
     "lineage show": ("lineage:show", "From a model back to its source files."),
     "lineage record": ("lineage:record", "From a record to the rounds that used it."),
-    "status": ("operate:status", "Data sets, quarantine, shards, runs."),
+    "status": ("status:status", "Data sets, freshness, quarantine, shards, runs, what needs a person."),
     "sites list": ("operate:sites_list", "Regions, jurisdictions, stores, work pools."),
     "secrets auth": ("secrets:secrets_auth", "Make the user and password of this folder's Prefect server."),
     "secrets set": ("secrets:secrets_set", "Put a credential of a place into its Secret block, from standard input."),
     "secrets list": ("secrets:secrets_list", "Names of a place's credentials; never their values."),
+    "up": ("deploy:up", "Start this folder's server and workers in the background, and deploy."),
+    "down": ("deploy:down", "End what up has started."),
+    "deploy": ("deploy:deploy", "Pools, deployments, schedules and automations as they should be; --check says what differs."),
     "ui": ("operate:ui", "The Prefect UI of this folder, until Ctrl-C."),
     "serve": ("operate:serve", "Ingest on a schedule, until Ctrl-C."),
 }
@@ -47,6 +53,7 @@ GROUPS = {
     "secrets": "Secrets: the server's password, credentials of places.",
     "override": "A person's decision on a refused partition: request, list, approve, reject.",
     "sites": "Sites: list.",
+    "train": COMMANDS["train"][1],
 }
 HELP = "Governed data in, one model out, across data centers that share nothing but object storage."
 
@@ -86,6 +93,12 @@ def app_of(words: Sequence[str] = ()) -> App:
     for name, (where, text) in COMMANDS.items():
         parent, _, last = name.rpartition(" ")
         target = groups.get(parent, app)
+        if name in groups:
+            # A group that is a command too: its function is what is called when no subcommand is named.
+            if words[:1] == [name]:
+                groups[name].help, groups[name].help_epilogue = texts(function_of(name))
+                groups[name].default(function_of(name))
+            continue
         if list(words[: name.count(" ") + 1]) == name.split(" "):
             description, examples = texts(function_of(name))
             target.command(function_of(name), name=last, help=description, help_epilogue=examples)

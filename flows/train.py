@@ -3,112 +3,74 @@
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
-import json
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
 from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
+from prefect.states import Completed
 
-from data_contracts.errors import ObjectMissing, PolicyRefused, RoundError, StoreError
+from data_contracts.errors import ObjectMissing, StoreError
 from flows.progress import report
-from training.admission import EXIT_REFUSED
+from flows.remote import PAUSED, tolerated
+from flows.site_process import SiteProcesses
+from flows.site_run import SiteRuns
 from training.rounds.commit import ChainState
 from training.rounds.contribution import Contribution, Header
+from training.rounds.control import read_control, require_not_cancelled
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import replay, start_state
 from training.steps import record_round
 from training.workspace import Workspace
 
 POLL_S = 0.4
-MAX_RESTARTS = 8
 
 
 @dataclass
 class Trained:
-    """What the flow saw: rounds committed, restarts by site, one row a round and site for the artifact."""
+    """What the flow saw: rounds committed, restarts by site, one row a round and site for the artifact.
+
+    `ended` says how: `whole`, or `paused` or `cancelled` with rounds left to make.
+    """
 
     run: str
     rounds: int = 0
     state: str = ""
+    ended: str = "whole"
     restarts: dict[str, int] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
 
-def site_command(workspace: Workspace, plan: Plan, site: str, log_dir: Path | None) -> list[str]:
-    """Return the command line of a site's process. It is told its own store, home's, and where peers contribute."""
-    stores = {s.name: workspace.store(s.name).url for s in plan.sites}
-    command = [sys.executable, "-m", "training.worker", "--home-store", workspace.home.url, "--run", plan.run]
-    command += ["--site", site, "--store", stores.pop(site), "--keys", str(workspace.keys.directory)]
-    for name, url in sorted(stores.items()):
-        command += ["--peer", f"{name}={url}"]
-    return command + (["--loader-log", str(log_dir)] if log_dir else [])
-
-
-@dataclass
-class _Process:
-    site: str
-    process: asyncio.subprocess.Process
-    started: float
-    restarts: int = 0
-
-
-async def _start(workspace: Workspace, plan: Plan, site: str, log_dir: Path | None) -> _Process:
-    process = await asyncio.create_subprocess_exec(
-        *site_command(workspace, plan, site, log_dir),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    return _Process(site, process, time.monotonic())
-
-
-async def _revive(workspace: Workspace, plan: Plan, dead: _Process, log_dir: Path | None, logger: Any) -> _Process:
-    """Start a dead site again, after a pause that grows with each death.
-
-    Raises:
-        RoundError: it died too often; carries what it said last.
-        PolicyRefused: the terms in force no longer permit its work.
-    """
-    said = (await dead.process.stderr.read()).decode(errors="replace").strip() if dead.process.stderr else ""
-    if dead.process.returncode == EXIT_REFUSED:
-        raise PolicyRefused(said)
-    last = said.splitlines()[-1] if said else f"no message, exit {dead.process.returncode}"
-    if dead.restarts >= MAX_RESTARTS:
-        raise RoundError(
-            f"site {dead.site} ended {dead.restarts + 1} times, the last time with: {said[-2000:] or last}"
-        )
-    pause = min(10.0, 0.5 * 2**dead.restarts)
-    logger.warning("site %s ended (%s); starting it again in %.1f s", dead.site, last, pause)
-    report("train", -1, plan.rounds, f"site {dead.site} ended; starting it again")
-    await asyncio.sleep(pause)
-    again = await _start(workspace, plan, dead.site, log_dir)
-    again.restarts = dead.restarts + 1
-    return again
-
-
 @flow(name="train", flow_run_name="train {run}")
-async def train(home: str, run: str, loader_log: str | None = None) -> Trained:
+async def train(home: str, run: str, loader_log: str | None = None, deployed: bool = False) -> Trained:
     """Train a planned run to its last round; started again, it goes on from the chain.
 
     Args:
         home: The --home folder.
         run: The run's id.
         loader_log: Folder for an independent log of what each site's loader handed out.
+        deployed: Train each site in a run of the deployment train-site/<site>, not in a process of this machine.
     """
     workspace = Workspace.open(Path(home))
     plan = await asyncio.to_thread(read_plan, workspace.home, run)
     logger = get_run_logger()
-    log_dir = Path(loader_log) if loader_log else None
     done = Trained(run)
     state = await asyncio.to_thread(start_state, workspace.home, plan)
-    artifact = await acreate_progress_artifact(progress=0.0, key="train-progress", description=f"Rounds of {run}")
-    processes: dict[str, _Process] = {}
+    shown = _Shown(run, logger)
+    sites = (
+        SiteRuns(workspace, plan, loader_log, logger)
+        if deployed
+        else SiteProcesses(workspace, plan, Path(loader_log) if loader_log else None, logger)
+    )
+    begun = False
+    await shown.progress(0.0)
     try:
-        while state.round < plan.rounds:
-            # A chain that is whole already starts no site: the first look comes before the first process.
+        while True:
+            control = await asyncio.to_thread(read_control, workspace.home, run)
+            ended = control.state != "running" and not (begun and await sites.busy())
+            # A chain that is whole already starts no site: the look at the chain comes before the first start, and
+            # after the last site has ended.
             for after, document, inputs in await asyncio.to_thread(_news, workspace, plan, state):
                 await asyncio.to_thread(record_round, workspace, plan, after.round, after.state_sha, inputs)
                 state = after
@@ -117,26 +79,54 @@ async def train(home: str, run: str, loader_log: str | None = None) -> Trained:
                 logger.info(
                     "round %d of %d: %s, result %s", after.round, plan.rounds, _sites(losses), after.state_sha[:12]
                 )
-                await aupdate_progress_artifact(artifact_id=artifact, progress=100.0 * after.round / plan.rounds)
+                await shown.progress(after.round / plan.rounds)
             _report(workspace, plan, state.round)
             if state.round >= plan.rounds:
+                await sites.settle()
                 break
-            for site in state.members:
-                current = processes.get(site)
-                if current is None:
-                    processes[site] = await _start(workspace, plan, site, log_dir)
-                elif current.process.returncode is not None:
-                    processes[site] = await _revive(workspace, plan, current, log_dir, logger)
-                    done.restarts[site] = processes[site].restarts
+            if not begun:
+                require_not_cancelled(plan, control)
+            if ended:
+                done.ended = control.state
+                logger.info("run %s is %s, %d of %d rounds made", run, control.words, state.round, plan.rounds)
+                break
+            if control.state == "running":
+                begun = True
+                await sites.keep(state)
             await asyncio.sleep(POLL_S)
-        for one in processes.values():
-            await asyncio.wait_for(one.process.wait(), timeout=60)
     finally:
-        await _end(processes)
-    done.rounds, done.state = state.round, state.state_sha
-    if done.rows:
-        await acreate_table_artifact(table=done.rows, key="train-rounds", description=f"Rounds of {run}")
+        await sites.close()
+    done.rounds, done.state, done.restarts = state.round, state.state_sha, sites.restarts
+    await shown.table(done.rows)
+    if done.ended != "whole":
+        # Not a failure: somebody wanted it so. The caller gets `done`, the UI shows the name.
+        name = PAUSED if done.ended == "paused" else "Stopped"
+        return Completed(name=name, message=f"{control.words}; {state.round} of {plan.rounds} rounds made", data=done)  # type: ignore[return-value]
     return done
+
+
+class _Shown:
+    """What the UI shows of the run. The chain is the record: an API that cannot be reached must not end the flow."""
+
+    def __init__(self, run: str, logger: Any) -> None:
+        self.run, self.logger = run, logger
+        self._artifact: Any = None
+
+    async def progress(self, share: float) -> None:
+        """Show how far the run is."""
+        with tolerated("progress artifact", self.logger):
+            if self._artifact is None:
+                self._artifact = await acreate_progress_artifact(
+                    progress=100.0 * share, key="train-progress", description=f"Rounds of {self.run}"
+                )
+            else:
+                await aupdate_progress_artifact(artifact_id=self._artifact, progress=100.0 * share)
+
+    async def table(self, rows: list[dict[str, Any]]) -> None:
+        """Show one row a round and site."""
+        if rows:
+            with tolerated("table artifact", self.logger):
+                await acreate_table_artifact(table=rows, key="train-rounds", description=f"Rounds of {self.run}")
 
 
 def _news(
@@ -144,18 +134,6 @@ def _news(
 ) -> list[tuple[ChainState, dict[str, Any], list[Contribution]]]:
     """Return the rounds committed since a state."""
     return list(replay(workspace.home, plan, state))
-
-
-async def _end(processes: dict[str, _Process]) -> None:
-    """End the sites that still run: they publish nothing half, and go on from the chain when started again."""
-    alive = [p.process for p in processes.values() if p.process.returncode is None]
-    for process in alive:
-        process.terminate()
-    for process in alive:
-        try:
-            await asyncio.wait_for(process.wait(), timeout=10)
-        except TimeoutError:
-            process.kill()
 
 
 def _row(document: dict[str, Any], header: Header, number: int) -> dict[str, Any]:
@@ -181,8 +159,8 @@ def _report(workspace: Workspace, plan: Plan, committed: int) -> None:
     steps, losses = 0.0, []
     for site in plan.sites:
         try:
-            lease = json.loads(workspace.store(site.name).get(f"runs/{plan.run}/leases/{site.name}.json"))
-        except (ObjectMissing, StoreError, ValueError):
+            lease = workspace.store(site.name).get_json(f"runs/{plan.run}/leases/{site.name}.json")
+        except (ObjectMissing, StoreError):
             continue
         if lease.get("round") == committed + 1:
             steps += lease["step"] / lease["steps"]

@@ -1,4 +1,4 @@
-"""Commands on runs: shard, train, evaluate, export, verify, check, report."""
+"""Commands on runs: shard, evaluate, export, verify, check, report."""
 
 from __future__ import annotations
 
@@ -32,36 +32,6 @@ def shard(run_file: Path, *, home: Home = DEFAULT_HOME, json: Json = False) -> i
     for assignment in made.homeless:
         print(f"no place for {assignment.unit.name}: {' '.join(assignment.reasons)}")
     print(f"{made.written} shards written, {len(made.manifests)} in all. Next: causeway train {run_file}")
-    return 0
-
-
-def train(run_file: Path, *, home: Home = DEFAULT_HOME, loader_log: Path | None = None, json: Json = False) -> int:
-    """Train the run of a run.toml over its sites; sharded first where it is not. Run again, it goes on.
-
-    Examples:
-        causeway train run.toml
-    """
-    from flows.display import Display
-    from flows.server import use_running
-    from training.planning import load_run_config
-
-    config = load_run_config(run_file)
-    use_running(home)
-    with Display():
-        from flows.shard import shard as shard_flow
-        from flows.train import train as flow
-
-        async def work() -> tuple[str, int, str]:
-            _, plan = await shard_flow(str(home.absolute()), config)
-            log = str(loader_log.absolute()) if loader_log else None
-            done = await flow(str(home.absolute()), plan.run, log)
-            return plan.run, done.rounds, done.state
-
-        run, rounds, state = asyncio.run(work())
-    if json:
-        print_json({"run": run, "rounds": rounds, "state": state})
-    else:
-        print(f"run {run}: {rounds} rounds committed, state {state}. Next: causeway evaluate {run}")
     return 0
 
 
