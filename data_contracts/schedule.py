@@ -7,7 +7,7 @@ Wednesday begins.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import count, takewhile
@@ -30,9 +30,9 @@ _DAY = timedelta(days=1)
 class Freshness:
     """A data set beside its promise.
 
-    `newest` is the newest partition in force. `due` is when what follows it must be there, ISO 8601 in UTC, None when
-    nothing is promised, nothing came yet, or the newest lies in the future; `late_s` is how many seconds ago that was,
-    0 when it is still to come.
+    `newest` is the newest partition in force: the last date, or of values that are no dates the last published. `due`
+    is when what follows it must be there, ISO 8601 in UTC, None when nothing is promised, nothing came yet, or the
+    newest lies in the future; `late_s` is how many seconds ago that was, 0 when it is still to come.
     `missing` are the dates that should be there by now and are not, gaps of long ago included.
     """
 
@@ -77,33 +77,34 @@ def expected(contract: Contract, values: Collection[str], until: date) -> list[s
 
 def freshness(contract: Contract, versions: Iterable[PartitionVersion], now: datetime) -> Freshness:
     """Say whether a data set keeps its contract's promise; `versions` are all of its versions, `now` has a zone."""
-    known, current, published = set(), set(), ""
+    known: set[str] = set()
+    published: dict[str, str] = {}
     for version in versions:
         known.add(version.partition)
         if version.verdict != "refused":
-            current.add(version.partition)
-            published = max(published, version.published_at)
-    return freshness_of(contract, known, current, published or None, now)
+            published[version.partition] = max(published.get(version.partition, ""), version.published_at)
+    return freshness_of(contract, known, published, now)
 
 
-def freshness_of(
-    contract: Contract, known: Collection[str], current: Collection[str], published_at: str | None, now: datetime
-) -> Freshness:
-    """Say the same from values: those ever seen, those in force, and when the newest in force was published.
+def freshness_of(contract: Contract, known: Collection[str], published: Mapping[str, str], now: datetime) -> Freshness:
+    """Say the same from values: those ever seen, and of those in force when each was published, ISO 8601 in UTC.
 
     Partitions that are no dates are fresh when one was published within the last period and its latency.
     """
     often, now = frequency(contract), now.astimezone(UTC)
     dash = _dash(known, often)
-    if often is None or dash is None:
-        return _by_publication(contract, often, current, published_at, now)
-    first, newest = date.fromisoformat(min(known)), max(current, default=None)
+    newest = max(published, key=lambda value: (published[value] if dash is None else "", value), default=None)
+    if often is None:
+        return Freshness(contract.id, newest, None, 0.0, (), "no frequency promised")
+    if dash is None:
+        return _by_publication(contract, often, newest, published, now)
+    first = date.fromisoformat(min(known))
     begun = date.fromisoformat(newest) if newest else first - _DAY
     due, missing = None, []
     for day, deadline in _deadlines(often, latency(contract), first, now.date()):
         if due is None and day > begun:
             due = deadline
-        if deadline <= now and (value := _text(day, dash)) not in current:
+        if deadline <= now and (value := _text(day, dash)) not in published:
             missing.append(value)
     return _told(contract, often, newest, due, tuple(missing), now)
 
@@ -122,13 +123,11 @@ def _deadlines(often: Frequency, wait: Period | None, first: date, today: date) 
 
 
 def _by_publication(
-    contract: Contract, often: Frequency | None, current: Collection[str], published_at: str | None, now: datetime
+    contract: Contract, often: Frequency, newest: str | None, published: Mapping[str, str], now: datetime
 ) -> Freshness:
-    newest = max(current, default=None)
-    if often is None or published_at is None:
-        words = "no frequency promised" if often is None else "nothing accepted yet"
-        return Freshness(contract.id, newest, None, 0.0, (), words)
-    end = often.next(datetime.fromisoformat(published_at).astimezone(UTC))
+    if newest is None:
+        return Freshness(contract.id, None, None, 0.0, (), "nothing accepted yet")
+    end = often.next(datetime.fromisoformat(published[newest]).astimezone(UTC))
     wait = latency(contract)
     due = often.next(end) if wait is None else wait.after(end)
     return _told(contract, often, newest, due, (), now)

@@ -149,6 +149,14 @@ class Store:
             raise StoreError(f"{self.url}/{prefix}: cannot be listed: {error}") from error
         yield from sorted(found)
 
+    def folders(self, prefix: str) -> tuple[str, ...]:
+        """Return the names of the folders directly below a folder prefix, sorted, without reading what is in them."""
+        try:
+            found = obstore.list_with_delimiter(self._inner, prefix=prefix.rstrip("/") or None)["common_prefixes"]
+        except (BaseError, OSError) as error:
+            raise StoreError(f"{self.url}/{prefix}: cannot be listed: {error}") from error
+        return tuple(sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found))
+
     def get_json(self, key: str, sha: str | None = None) -> Any:
         """Return a JSON object's value.
 

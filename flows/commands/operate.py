@@ -1,78 +1,10 @@
-"""Commands that operate: status, sites, ui, serve."""
+"""Commands that operate: sites, ui, serve."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
-
-
-def status(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
-    """Show data sets, quarantine, shards by site and runs.
-
-    Examples:
-        causeway status
-        causeway status --json
-    """
-    from training.workspace import Workspace
-
-    workspace = Workspace.open(home)
-    datasets: list[dict[str, Any]] = []
-    for name in workspace.datasets():
-        contract = workspace.contract(name)
-        tables = workspace.tables(contract)
-        current, history = tables.current(), tables.versions()
-        refused = {v.partition for v in history if v.verdict == "refused"} - current.keys()
-        datasets.append(
-            {
-                "dataset": name,
-                "tables_at": workspace.table_place(contract).name,
-                "partitions": len(current),
-                "refused": sorted(refused),
-                "accepted": sum(v.rows_accepted for v in current.values()),
-                "quarantined": sum(v.rows_quarantined for v in current.values()),
-                "newest": max((v.published_at for v in history), default=None),
-            }
-        )
-    shards = {
-        site.name: sum(k.endswith(".arrow") for k, _ in workspace.store(site.name).list("shards"))
-        for site in workspace.sites.sites
-    }
-    runs = _runs(workspace)
-    if json:
-        print_json({"datasets": datasets, "shards": shards, "runs": runs})
-        return 0
-    rows = [
-        [
-            d["dataset"],
-            d["tables_at"],
-            d["partitions"],
-            len(d["refused"]),
-            d["accepted"],
-            d["quarantined"],
-            (d["newest"] or "")[:19],
-        ]
-        for d in datasets
-    ]
-    columns = ["data set", "tables at", "partitions", "refused", "accepted", "quarantined", "newest (UTC)"]
-    print_table(f"{workspace.root}", columns, rows)
-    print_table("shards", ["site", "shards"], [[s, n] for s, n in shards.items()])
-    print_table(
-        "runs", ["run", "purpose", "rounds", "of"], [[r["run"], r["purpose"], r["rounds"], r["planned"]] for r in runs]
-    )
-    return 0
-
-
-def _runs(workspace: Any) -> list[dict[str, Any]]:
-    from training.rounds.plan import read_plan
-
-    found = []
-    for run in sorted({k.split("/")[1] for k, _ in workspace.home.list("runs") if k.endswith("/plan.json")}):
-        plan = read_plan(workspace.home, run)
-        commits = {k.rsplit("/", 1)[1][:6] for k, _ in workspace.home.list(f"runs/{run}/commits")}
-        found.append({"run": run, "purpose": plan.purpose, "rounds": len(commits), "planned": plan.rounds})
-    return found
 
 
 def sites_list(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:

@@ -118,5 +118,7 @@ def test_a_second_demo_makes_nothing_and_says_so(demo: Demo) -> None:
 def test_status_shows_data_sets_shards_and_runs(demo: Demo) -> None:
     found = run_json("status", "--home", demo.home)
     assert {d["dataset"] for d in found["datasets"]} == DATASETS
-    assert all(n > 0 for n in found["shards"].values())
-    assert [r["run"] for r in found["runs"]] == [demo.run]
+    assert all(site["shards"] > 0 and site["region"] for site in found["shards"])
+    assert [(r["run"], r["state"]) for r in found["runs"]] == [(demo.run, "finished")]
+    assert all(d["freshness"]["words"].startswith("fresh") for d in found["datasets"])
+    assert found["needs"] == []

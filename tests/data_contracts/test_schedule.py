@@ -35,7 +35,7 @@ def at(text: str) -> datetime:
 
 
 def told(contract: Contract, values: list[str], now: str, *, refused: tuple[str, ...] = ()) -> Freshness:
-    return freshness_of(contract, {*values, *refused}, set(values), "2024-01-01T00:00:00+00:00", at(now))
+    return freshness_of(contract, {*values, *refused}, dict.fromkeys(values, "2024-01-01T00:00:00+00:00"), at(now))
 
 
 @pytest.mark.parametrize(
@@ -189,3 +189,9 @@ def test_months_keep_the_day_where_they_have_it() -> None:
         "2023-03-31",
         "2024-02-29",
     ]
+
+
+def test_the_newest_of_values_that_are_no_dates_is_the_last_published(contract: Contract) -> None:
+    published = {"a": "2024-01-03T00:00:00+00:00", "z": "2024-01-01T00:00:00+00:00"}
+    found = freshness_of(promising(contract, "daily"), set(published), published, at("2024-01-04T12:00:00"))
+    assert (found.newest, found.due) == ("a", "2024-01-05T00:00:00+00:00")
