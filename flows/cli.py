@@ -16,7 +16,16 @@ COMMANDS = {
     "demo": ("demo:demo", "The whole main job on real data, on this machine."),
     "contracts check": ("data:contracts_check", "Check contracts; every fault named."),
     "ingest": ("data:ingest", "Take in a source under a contract: validate, quarantine, publish."),
-    "backfill": ("data:backfill", "Ingest what is missing (or changed, or all) of a data set again."),
+    "sources add": ("sources:add", "Register where a data set's data is, under which contract, published when."),
+    "sources list": ("sources:listed", "The registered sources of a data set."),
+    "backfill": ("backfill:backfill", "Take in what is missing, failed, restated or stale of a data set."),
+    "backfill list": ("backfills:listed", "Backfills, the newest first."),
+    "backfill status": ("backfills:status", "Where a backfill stands, by partition and by cause."),
+    "backfill watch": ("backfills:watch", "Watch a backfill to its end."),
+    "backfill pause": ("backfill:pause", "Start no further partition of a backfill."),
+    "backfill resume": ("backfill:resume", "Go on with a backfill: exactly the rest."),
+    "backfill cancel": ("backfill:cancel", "End a backfill for good."),
+    "backfill retry": ("backfill:retry", "Try the failed partitions of a backfill again."),
     "override request": ("override:request", "Ask a person whether a refused partition is published all the same."),
     "override list": ("override:waiting", "The override runs that wait for a person."),
     "override approve": ("override:approve", "Publish the refused partition that a run asks about."),
@@ -43,9 +52,10 @@ COMMANDS = {
     "secrets list": ("secrets:secrets_list", "Names of a place's credentials; never their values."),
     "up": ("deploy:up", "Start this folder's server and workers in the background, and deploy."),
     "down": ("deploy:down", "End what up has started."),
-    "deploy": ("deploy:deploy", "Pools, deployments, schedules and automations as they should be; --check says what differs."),
+    "deploy": ("deploy:deploy", "Pools, deployments, schedules, automations as they should be; or --check."),
     "ui": ("operate:ui", "The Prefect UI of this folder, until Ctrl-C."),
     "serve": ("operate:serve", "Ingest on a schedule, until Ctrl-C."),
+    "completion": ("completion:completion", "Print a completion script for bash, zsh or fish."),
 }
 GROUPS = {
     "contracts": "Contracts: check.",
@@ -54,8 +64,16 @@ GROUPS = {
     "override": "A person's decision on a refused partition: request, list, approve, reject.",
     "sites": "Sites: list.",
     "train": COMMANDS["train"][1],
+    "backfill": f"{COMMANDS['backfill'][1]} Also: list, status, watch, pause, resume, cancel, retry.",
+    "sources": "Sources of data sets: add, list.",
 }
 HELP = "Governed data in, one model out, across data centers that share nothing but object storage."
+EXIT_CODES = {
+    0: "done, also when there was nothing to do",
+    1: "the answer is no (as of check, verify), or an unexpected error (a traceback)",
+    2: "refused or impossible: 'error: ...' says what, where and what to do",
+    130: "stopped by Ctrl-C; run the same command again to go on",
+}
 
 
 def main() -> None:
@@ -87,6 +105,9 @@ def app_of(words: Sequence[str] = ()) -> App:
     from cyclopts import App
 
     app = App(name="causeway", help=HELP, version_flags=["--version"], help_format="plaintext")
+    # Commands would inherit it from the application.
+    if not words or words[0].startswith("-"):
+        app.help_epilogue = "Exit codes:\n" + "\n".join(f"  {code:<4} {text}" for code, text in EXIT_CODES.items())
     groups = {name: App(name=name, help=text) for name, text in GROUPS.items()}
     for group in groups.values():
         app.command(group)

@@ -165,7 +165,7 @@ def check(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
     return 1 if found.violations else 0
 
 
-def report(run: str | None = None, *, home: Home = DEFAULT_HOME) -> int:
+def report(run: str | None = None, *, home: Home = DEFAULT_HOME, json: Json = False) -> int:
     """Verify and check a run again and write its HTML report.
 
     Examples:
@@ -184,5 +184,8 @@ def report(run: str | None = None, *, home: Home = DEFAULT_HOME) -> int:
     path = workspace.root / "reports" / f"{name}.html"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(page, encoding="utf-8")
-    print(path)
+    if json:
+        print_json({"run": name, "report": str(path)})
+    else:
+        print(path)
     return 0
