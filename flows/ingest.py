@@ -4,6 +4,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -11,15 +12,19 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import flow, get_run_logger, runtime, task
-from prefect.artifacts import acreate_table_artifact
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.events import emit_event
 
 from data_contracts.contract import Contract, load_contract
 from data_contracts.errors import CausewayError, DataRefused
+from data_contracts.moments import moment_of
 from data_contracts.oracle import ask_oracle
 from data_contracts.sources import Source, open_source
+from flows.credentials import load_credentials
 from flows.progress import report
 from flows.retries import is_transient
-from training.steps import Only, admit, ingest_one, outstanding
+from training.backfilling import open_backfill, run_item
+from training.steps import Only, admit, ingest_one, outstanding, quarantine_examples
 from training.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
@@ -54,6 +59,18 @@ def forget_sources() -> None:
     _source.cache_clear()
 
 
+def _registered(home: str, contract: str, source: str, published: str) -> tuple[str, str, str]:
+    """Return contract path, source and publication; a data set's id stands for what is registered for it."""
+    if contract.endswith((".yaml", ".yml", ".json")):
+        if not source:
+            raise DataRefused(f"{contract}: give the source too; without one, give the id of a registered data set")
+        return contract, source, published
+    workspace = Workspace.open(Path(home))
+    _, known = workspace.registered(contract)
+    path, place = workspace.source(contract)
+    return path, source or place, published or known.current.published
+
+
 async def _apart(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run work in a thread. Prefect keeps what is raised, and another library's words may quote a row: only ours pass.
 
@@ -81,13 +98,16 @@ def _named(error: Exception) -> str:
 @task(
     retries=2, retry_delay_seconds=1, retry_jitter_factor=0.5, retry_condition_fn=is_transient, task_run_name="publish"
 )
-async def publish(home: str, contract: str, source: str, partition: str) -> dict[str, Any]:
+async def publish(home: str, contract: str, source: str, partition: str, published: str = "") -> dict[str, Any]:
     """Validate one partition and publish its version."""
+    contract, source, published = await _apart(_registered, home, contract, source, published)
     loaded, opened = await _apart(_source, contract, source)
     chosen = next((p for p in await _apart(opened.partitions) if p.value == partition), None)
     if chosen is None:
         raise DataRefused(f"{loaded.id}: the source has no partition {partition!r} any more")
-    result = await _apart(ingest_one, Workspace.open(Path(home)), loaded, opened, chosen)
+    run = runtime.flow_run.name or "ingest"
+    workspace = Workspace.open(Path(home))
+    result = await _apart(ingest_one, workspace, loaded, opened, chosen, moment_of(published), f"flow run {run}")
     v = result.version
     return {
         "partition": v.partition,
@@ -111,22 +131,86 @@ async def great_expectations(home: str, contract: str, source: str) -> dict[str,
 
 
 @flow(name="ingest-partition", flow_run_name="ingest {dataset} {partition}")
-async def ingest_partition_flow(home: str, dataset: str, contract: str, source: str, partition: str) -> dict[str, Any]:
+async def ingest_partition_flow(
+    home: str,
+    dataset: str,
+    partition: str,
+    contract: str = "",
+    source: str = "",
+    published: str = "",
+    backfill: str = "",
+    item: int = 0,
+    attempt: int = 0,
+) -> dict[str, Any]:
     """Take in one partition.
 
     Args:
         home: The --home folder.
         dataset: The data set's id; it names the run.
-        contract: Path of the contract.
-        source: Where the data is: a path, or env: for the packages of a Python environment.
         partition: The partition's value.
+        contract: Path of the contract; empty for the one that is registered.
+        source: A path, or env: for the packages of a Python environment; empty for the one that is registered.
+        published: When its owner published it, ISO 8601; for data sets that are ordered by publication.
+        backfill: The backfill that this is an item of; it then says all of the above.
+        item: The item's number.
+        attempt: Which attempt this is, counted from 1.
     """
-    row = await publish(home, contract, source, partition)
+    if runtime.deployment.id:
+        await load_credentials("home")
+    if backfill:
+        row = await _item(home, backfill, item, attempt)
+    else:
+        row = await publish(home, contract or dataset, source, partition, published)
     get_run_logger().info(
         "%s %s: %s, %d in, %d accepted, %d quarantined",
         *(dataset, partition, row["outcome"], row["rows_in"], row["accepted"], row["quarantined"]),
     )
+    if row["outcome"] != "unchanged":
+        await _show(home, dataset, partition, row)
     return row
+
+
+async def _item(home: str, backfill: str, item: int, attempt: int) -> dict[str, Any]:
+    """Make one attempt of a backfill's item; the backfill decides on another, so nothing is retried here."""
+    workspace = Workspace.open(Path(home))
+    record = await _apart(open_backfill, workspace, backfill)
+    run = str(runtime.flow_run.id or "")
+    outcome = await asyncio.to_thread(run_item, workspace, record, item, attempt, executor="flow run", flow_run=run)
+    if not outcome.done:
+        raise DataRefused(f"{outcome.message} (attempt {attempt} of item {item}, backfill {backfill})")
+    return {
+        "partition": record.plan.item(item).partition,
+        "outcome": outcome.ended,
+        "rows_in": outcome.rows_in,
+        "accepted": outcome.accepted,
+        "quarantined": outcome.quarantined,
+        "reasons": outcome.message.removeprefix("refused: "),
+        "ingest_id": "",
+    }
+
+
+async def _show(home: str, dataset: str, partition: str, row: dict[str, Any]) -> None:
+    """Leave an artifact of what came in and what was refused, with examples by id and file, never their values."""
+    examples = await _apart(quarantine_examples, Workspace.open(Path(home)), dataset, partition, 3)
+    lines = [
+        f"## {dataset} {partition}: {row['outcome']}",
+        f"{row['rows_in']:,} rows in, {row['accepted']:,} accepted, {row['quarantined']:,} quarantined.",
+    ]
+    if examples:
+        lines += ["", "| rule | rows | examples (file:record, id) |", "|---|--:|---|"]
+        lines += [f"| {e.rule} | {e.rows:,} | {'<br>'.join(e.examples)} |" for e in examples]
+    where = f"`causeway table show {dataset} {partition}`, `causeway quarantine {dataset}`"
+    lines += ["", f"Rows: {where}."]
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{dataset} {partition}".lower()).strip("-")
+    await acreate_markdown_artifact(
+        markdown="\n".join(lines), key=f"partition-{slug}", description=f"{dataset} {partition}"
+    )
+    if row["outcome"] == "refused":
+        emit_event(
+            "causeway.partition.refused",
+            resource={"prefect.resource.id": f"causeway.dataset.{dataset.replace('/', '--')}"},
+            payload={"dataset": dataset, "partition": partition, "reasons": row["reasons"]},
+        )
 
 
 def _run_name() -> str:
@@ -138,11 +222,12 @@ def _run_name() -> str:
 async def ingest(
     home: str,
     contract: str,
-    source: str,
+    source: str = "",
     only: Only = "changed",
     partitions: Sequence[str] = (),
     max_active: int = 2,
     oracle: bool = False,
+    published: str = "",
 ) -> Ingested:
     """Take in the partitions of a source that are new, changed, or named; one flow run each.
 
@@ -150,25 +235,29 @@ async def ingest(
 
     Args:
         home: The --home folder.
-        contract: Path of the contract.
-        source: Where the data is: a path, or env: for the packages of a Python environment.
+        contract: Path of the contract, or the id of a registered data set.
+        source: A path, or env: for the packages of a Python environment; empty for the one that is registered.
         only: changed (new bytes or contract), missing (never ingested), or all.
         partitions: Only these partition values; empty for every one.
         max_active: How many partitions are worked on at once.
         oracle: Let Great Expectations run the same rules over the whole source; its verdicts must agree.
+        published: When its owner published this source, ISO 8601; for data sets that are ordered by publication.
     """
+    if runtime.deployment.id:
+        await load_credentials("home")
     workspace = Workspace.open(Path(home))
     forget_sources()
+    contract, source, published = await _apart(_registered, home, contract, source, published)
     loaded, opened = await _apart(_source, contract, source)
-    await _apart(admit, workspace, loaded, source)
-    due = await _apart(outstanding, workspace, loaded, opened, only, partitions)
+    await _apart(admit, workspace, loaded, source, moment_of(published))
+    due = await _apart(outstanding, workspace, loaded, opened, only, partitions, moment_of(published))
     done = Ingested(loaded.id, unchanged=due.unchanged)
     gate = asyncio.Semaphore(max_active)
 
     async def one(value: str) -> None:
         async with gate:
             try:
-                row = await ingest_partition_flow(home, loaded.id, contract, source, value)
+                row = await ingest_partition_flow(home, loaded.id, value, contract, source, published)
             except Exception as error:
                 done.failed[value] = _named(error)
             else:

@@ -14,6 +14,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from data_contracts.backfill.plan import BackfillPlan, Item, Skipped
+from data_contracts.backfill.record import Attempt, Command, Outcome
+from data_contracts.catalog.leases import Holder
 from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, PartitionVersion
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.oracle import Agreement
@@ -32,6 +35,8 @@ EXAMPLES: dict[str, Any] = {
 }
 TYPES: list[tuple[str, list[type]]] = [
     ("Partition version", [PartitionVersion]),
+    ("Backfill", [BackfillPlan, Item, Skipped, Attempt, Outcome, Command]),
+    ("Work lease", [Holder]),
     ("Agreement", [Agreement]),
     ("Shard manifest", [Manifest]),
     ("Data set version", [DatasetVersion, ShardRef]),

@@ -22,6 +22,7 @@ _TABLES = (
     rf"curations/{_NAME}/{_SHA}\.json",
     rf"lineage/{_NAME}/{_NAME}\.ndjson",
     rf"leases/({_NAME}/)+{_NUMBER}\.json",
+    rf"backfills/{_NAME}/bf-[0-9a-f]+(-[0-9]+)?/(plan|(attempts|outcomes)/{_NUMBER}-[0-9]{{2}}|stages/[a-z]+|orders/{_NUMBER})\.json",
 )
 _HOME = (
     rf"terms/{_NUMBER}\.json",

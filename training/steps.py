@@ -67,7 +67,12 @@ class Outstanding:
 
 
 def outstanding(
-    workspace: Workspace, contract: Contract, source: Source, only: Only = "changed", partitions: Sequence[str] = ()
+    workspace: Workspace,
+    contract: Contract,
+    source: Source,
+    only: Only = "changed",
+    partitions: Sequence[str] = (),
+    published: dt.datetime | None = None,
 ) -> Outstanding:
     """Return the partitions to ingest: `changed` (new, other bytes or contract), `missing` (never ingested), or `all`.
 
@@ -81,7 +86,11 @@ def outstanding(
             f"{contract.id}: no partition {', '.join(unknown)}; the source has {', '.join(p.value for p in found)}"
         )
     chosen = [p for p in found if not partitions or p.value in partitions]
-    newest: dict[str, PartitionVersion] = {v.partition: v for v in workspace.tables(contract).versions()}
+    versions = workspace.tables(contract).versions()
+    if contract.sequence == "publication" and published is not None:
+        # What matters is what became of this publication; others of the partition stand beside it.
+        versions = [v for v in versions if v.sequence == int(published.timestamp() * 1_000_000)]
+    newest: dict[str, PartitionVersion] = {v.partition: v for v in versions}
 
     def due(partition: SourcePartition) -> bool:
         known = newest.get(partition.value)
@@ -93,6 +102,32 @@ def outstanding(
 
     todo = tuple(p for p in chosen if due(p))
     return Outstanding(todo, len(chosen) - len(todo))
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows that a rule refused: how many, and some of them by source file, record and id; never their values."""
+
+    rule: str
+    rows: int
+    examples: tuple[str, ...]
+
+
+def quarantine_examples(workspace: Workspace, dataset: str, partition: str, limit: int = 3) -> list[Examples]:
+    """Return what was refused of the newest version of a partition, by rule, the commonest first."""
+    tables = workspace.tables(workspace.contract(dataset))
+    versions = sorted(tables.versions(partition), key=lambda v: v.published_at)
+    if not versions or not versions[-1].rows_quarantined:
+        return []
+    rows = tables.read_quarantine(versions[-1]).select(["reasons", "source_file", "source_line", "record_id"])
+    found: dict[str, list[str]] = {}
+    for row in rows.to_pylist():
+        for rule in row["reasons"]:
+            found.setdefault(rule, []).append(f"{row['source_file']}:{row['source_line']} ({row['record_id']})")
+    return sorted(
+        (Examples(rule, len(places), tuple(places[:limit])) for rule, places in found.items()),
+        key=lambda e: (-e.rows, e.rule),
+    )
 
 
 def ingest_one(
@@ -117,7 +152,7 @@ def ingest_one(
     lineage = workspace.lineage(place)
     tables = workspace.tables(contract)
     with (
-        hold(tables.store, partition_lease(contract, partition.value), holder),
+        hold(tables.store, partition_lease(contract.id, partition.value), holder),
         lineage.job("ingest", [Node(name, {"files": len(files), "bytes": partition.size}), *files]) as job,
     ):
         now = dt.datetime.now(dt.UTC)
@@ -133,9 +168,9 @@ def ingest_one(
     return result
 
 
-def partition_lease(contract: Contract, partition: str) -> str:
+def partition_lease(dataset: str, partition: str) -> str:
     """Return the name of the lease on a partition; values from data never become paths."""
-    return f"ingest/{contract.slug}/{sha256(partition.encode())[:16]}"
+    return f"ingest/{dataset.replace('/', '--')}/{sha256(partition.encode())[:16]}"
 
 
 def partition_node(dataset: str, partition: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Commands on data: contracts, ingest, curate, quarantine, backfill."""
+"""Commands on data: contracts, ingest, curate, quarantine."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def ingest(
     partition: list[str] | None = None,
     max_active: int = 2,
     oracle: bool = False,
+    published: str = "",
     json: Json = False,
 ) -> int:
     """Take in the partitions of a source that are new or changed: validate, quarantine, publish.
@@ -66,6 +67,8 @@ def ingest(
         Only this partition; may be repeated.
     oracle:
         Let Great Expectations run the same rules; it must agree.
+    published:
+        When its owner published this source (2020-03-25); for data sets that are ordered by publication.
     """
     from flows.server import use_running
 
@@ -74,7 +77,9 @@ def ingest(
 
     where = source if source.startswith("env:") else str(Path(source).absolute())
     done = asyncio.run(
-        flow(str(home.absolute()), str(contract.absolute()), where, only, partition or [], max_active, oracle)
+        flow(
+            str(home.absolute()), str(contract.absolute()), where, only, partition or [], max_active, oracle, published
+        )
     )
     if json:
         print_json({k: v for k, v in vars(done).items() if k != "rows"} | {"rows": done.rows})
@@ -88,26 +93,6 @@ def ingest(
         + (f", {refused} of them refused: see causeway quarantine {done.dataset}" if refused else "")
     )
     return 0
-
-
-def backfill(
-    dataset: str,
-    *,
-    home: Home = DEFAULT_HOME,
-    only: Literal["changed", "missing", "all"] = "missing",
-    partition: list[str] | None = None,
-    max_active: int = 2,
-    json: Json = False,
-) -> int:
-    """Ingest again, from the source it came from, the partitions of a data set that are missing (or changed, or all).
-
-    Examples:
-        causeway backfill software/python-source --only missing
-    """
-    from training.workspace import Workspace
-
-    contract, source = Workspace.open(home).source(dataset)
-    return ingest(Path(contract), source, home=home, only=only, partition=partition, max_active=max_active, json=json)
 
 
 def curate(*datasets: str, home: Home = DEFAULT_HOME, json: Json = False) -> int:
@@ -145,7 +130,8 @@ def quarantine(dataset: str, *, home: Home = DEFAULT_HOME, limit: int = 3, json:
     counts: dict[str, int] = {}
     examples: dict[str, list[str]] = {}
     refused = [v for v in tables.versions() if v.verdict == "refused"]
-    for version in [*tables.current().values(), *refused]:
+    # An override names the attempt that it overrides: its rows count once.
+    for version in {v.attempt_id: v for v in [*tables.current().values(), *refused]}.values():
         for row in tables.read_quarantine(version).to_pylist():
             for reason in row["reasons"]:
                 counts[reason] = counts.get(reason, 0) + 1
