@@ -6,7 +6,7 @@ import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,6 +14,7 @@ from data_contracts.catalog.store import Store
 from data_contracts.errors import CausewayError
 from data_contracts.policy import Place
 
+PoolType = Literal["process", "docker", "kubernetes"]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
@@ -22,7 +23,8 @@ class Site:
     """One data center.
 
     `store_url` is a URL, or a path relative to the `--home` folder; `tokens_per_s` is its relative speed, used to
-    balance placement; `work_pool` is the Prefect pool whose workers run there.
+    balance placement; `work_pool` is the Prefect pool whose workers run there, `pool_type` how they run (None: as the
+    command says that makes the pools).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Site:
     work_pool: str
     tokens_per_s: float = 1.0
     accelerator: str = "cpu"
+    pool_type: PoolType | None = None
 
     @property
     def place(self) -> Place:
@@ -72,6 +75,7 @@ class _StoreEntry(BaseModel):
     model_config = ConfigDict(extra="forbid")
     store: str
     jurisdictions: list[str] = Field(min_length=1)
+    pool_type: PoolType | None = None
 
 
 class _SiteEntry(_StoreEntry):
@@ -122,6 +126,7 @@ def load_sites(path: Path, root: Path) -> Sites:
                 work_pool=entry.work_pool or entry.name,
                 tokens_per_s=entry.tokens_per_s,
                 accelerator=entry.accelerator,
+                pool_type=entry.pool_type,
             )
         )
     regions = [s.region for s in sites]
@@ -129,5 +134,8 @@ def load_sites(path: Path, root: Path) -> Sites:
         # A region's order runs over all its shards; today each lies in one site's store.
         twice = sorted({r for r in regions if regions.count(r) > 1})
         raise CausewayError(f"{path}: two sites in region {', '.join(twice)}; give each site a region of its own")
-    home = Site("home", "home", tuple(parsed.home.jurisdictions), parsed.home.store, "home")
+    at_home = parsed.home
+    home = Site(
+        "home", "home", tuple(at_home.jurisdictions), at_home.store, work_pool="home", pool_type=at_home.pool_type
+    )
     return Sites(home, tuple(sites), root)

@@ -1,0 +1,133 @@
+"""Tend: once a minute, what nobody would notice. Notice: what needs a person, kept and told."""
+
+# No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
+
+import asyncio
+import datetime as dt
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger
+from prefect.blocks.abstract import NotificationBlock
+from prefect.blocks.core import Block
+from prefect.client.orchestration import get_client
+from prefect.events import emit_event
+
+from data_contracts.notices import clear_notice, notices, put_notice
+from flows.overdue import LATE, READY, late, unfinished, waiting_bytes
+from flows.remote import continue_training, runs_of, state_of
+from training.workspace import Workspace
+
+TRAIN = "train/train"
+NOTIFY = "causeway-notify"
+
+
+@dataclass
+class Tended:
+    """What one look found: subjects that became late, bytes that wait by data set, runs that were started again."""
+
+    late: list[str] = field(default_factory=list)
+    waiting: dict[str, int] = field(default_factory=dict)
+    started: list[str] = field(default_factory=list)
+
+
+@flow(name="tend", flow_run_name="tend")
+async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[str] = []) -> Tended:  # noqa: B006
+    """Look for late partitions, text that waits for a run of training, and runs of training that died.
+
+    Args:
+        home: The --home folder.
+        tokens_ready_bytes: From how many bytes of text on, that no run has used, a run is worth it.
+        datasets: Data sets whose text counts besides those that a run uses already.
+    """
+    workspace = Workspace.open(Path(home))
+    now = dt.datetime.now(dt.UTC)
+    done = Tended()
+    done.late = await _late(workspace, now)
+    done.waiting = await asyncio.to_thread(waiting_bytes, workspace, datasets)
+    await _ready(workspace, done.waiting, tokens_ready_bytes, now)
+    for run in await asyncio.to_thread(unfinished, workspace):
+        if await _died(run) and (again := await continue_training(run)) and again[1]:
+            done.started.append(run)
+    get_run_logger().info(
+        "%d data sets became late, %d bytes wait for a run, %d runs started again",
+        *(len(done.late), sum(done.waiting.values()), len(done.started)),
+    )
+    return done
+
+
+async def _late(workspace: Workspace, now: dt.datetime) -> list[str]:
+    """Tell of each data set that became late, once; forget those that came."""
+    found = {one.subject: one for one in await asyncio.to_thread(late, workspace, now)}
+    known = {n.subject for n in notices(workspace.home) if n.kind == LATE}
+    for subject in known - found.keys():
+        clear_notice(workspace.home, LATE, subject)
+    fresh = [one for subject, one in found.items() if subject not in known]
+    for one in fresh:
+        # Told first, remembered after: killed in between it is told twice, not never.
+        _emit("causeway.partition.late", f"causeway.dataset.{one.slug}", one.subject, one.message)
+        put_notice(workspace.home, LATE, one.subject, one.message, now)
+        get_run_logger().warning("%s", one.message)
+    return [one.subject for one in fresh]
+
+
+async def _ready(workspace: Workspace, waiting: dict[str, int], enough: int, now: dt.datetime) -> None:
+    """Tell when enough text waits, once until a run has taken it."""
+    known = [n for n in notices(workspace.home) if n.kind == READY]
+    total = sum(waiting.values())
+    if total < enough:
+        for notice in known:
+            clear_notice(workspace.home, READY, notice.subject)
+    elif not known:
+        message = (
+            f"{total:,} bytes of text that no run has used, of {', '.join(waiting)}: shard and train a run on them"
+        )
+        _emit("causeway.tokens.ready", "causeway.home", "home", message, bytes=total, datasets=sorted(waiting))
+        put_notice(workspace.home, READY, "home", message, now)
+        get_run_logger().info("%s", message)
+
+
+def _emit(event: str, resource: str, subject: str, message: str, **more: Any) -> None:
+    emit_event(
+        event, resource={"prefect.resource.id": resource}, payload={"subject": subject, "message": message, **more}
+    )
+
+
+async def _died(run: str) -> bool:
+    """Say whether the last thing known of a run of training is that its flow run crashed.
+
+    One that failed, or that a person cancelled, stays where it is; so does one that was never started here.
+    """
+    async with get_client() as client:
+        found = await runs_of(client, TRAIN, {"run": run})
+    return bool(found) and state_of(found[0]).is_crashed() and all(state_of(r).is_final() for r in found)
+
+
+@flow(name="notice", flow_run_name="notice {kind} {subject}")
+async def notice(home: str, kind: str, subject: str, message: str) -> None:
+    """Put something that needs a person on the home's list, and tell the notification block, if there is one.
+
+    Args:
+        home: The --home folder.
+        kind: What sort of thing, such as run-failed or partition-late.
+        subject: What it is about, such as a data set or a run.
+        message: What is wrong, and what to do.
+    """
+    put_notice(Workspace.open(Path(home)).home, kind, subject, message, dt.datetime.now(dt.UTC))
+    get_run_logger().warning("%s: %s: %s", kind, subject, message)
+    block = await _block()
+    if block is not None:
+        await block.notify(f"{subject}: {message}", f"Causeway: {kind}")
+
+
+async def _block() -> NotificationBlock | None:
+    """Return the notification block of the name, of whatever type it is."""
+    async with get_client() as client:
+        documents = await client.read_block_documents(limit=200, offset=0, include_secrets=False)
+    for document in documents:
+        if document.name == NOTIFY and document.block_type is not None:
+            block = await Block.aload(f"{document.block_type.slug}/{NOTIFY}")
+            if isinstance(block, NotificationBlock):
+                return block
+    return None
