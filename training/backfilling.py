@@ -207,13 +207,15 @@ def run_item(
     v = result.version
     rules = ", ".join(f"{name} {count}" for name, count in sorted(v.reasons.items()))
     refused = result.outcome == "refused"
+    broken = [r for r in result.report.batch_results if not r.passed and r.rule.severity == "error"]
+    why = "; ".join([*(r.detail for r in broken), *([f"rows: {rules}"] if rules else [])]) or "a rule of the whole"
     return ended(
         ended=result.outcome,
         rows_in=v.rows_in,
         accepted=v.rows_accepted,
         quarantined=v.rows_quarantined,
-        message=f"refused: {rules or 'a rule of the whole partition'}" if refused else "",
-        cause=f"refused: {', '.join(sorted(v.reasons)) or 'a rule of the whole'}" if refused else "",
+        message=f"refused: {why}" if refused else "",
+        cause=f"refused: {', '.join([*(r.rule.name for r in broken), *sorted(v.reasons)]) or why}" if refused else "",
     )
 
 
