@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
@@ -34,6 +34,8 @@ _COMMIT = CommitProperties(max_commit_retries=200)
 _ATTEMPTS = 20
 # Each publication is a file of one row, and a millisecond to every reader; 64 of them are read in 60 ms.
 _COMPACT_EVERY = 64
+# By default deltalake looks for expired logs after every commit: 45 ms of an append's 65 in a log of 3,600 versions.
+_NOW_AND_THEN = (PostCommitHookProperties(True, False), PostCommitHookProperties(True, True))
 # A reader that opened the table before a compaction still reads the small files.
 _KEEP_HOURS = 7 * 24
 
@@ -255,7 +257,9 @@ class Tables:
         try:
             target = DeltaTable(uri)
             rows = target.to_pyarrow_table(filesystem=self._files(uri))
-            write_deltalake(target, rows, mode="overwrite", commit_properties=_COMMIT)
+            write_deltalake(
+                target, rows, mode="overwrite", commit_properties=_COMMIT, post_commithook_properties=_NOW_AND_THEN[0]
+            )
             target.create_checkpoint()
             target.vacuum(_KEEP_HOURS, dry_run=False, full=True)
         except CommitFailedError as error:
@@ -274,7 +278,15 @@ class Tables:
                 there = pa.schema(target.schema().to_arrow())
                 self._check_types(uri, table.schema, there)
                 merge: Literal["merge"] | None = None if set(there.names) == set(table.column_names) else "merge"
-                write_deltalake(target, table, mode="append", schema_mode=merge, commit_properties=_COMMIT)
+                hooks = _NOW_AND_THEN[target.version() % _COMPACT_EVERY == 0]
+                write_deltalake(
+                    target,
+                    table,
+                    mode="append",
+                    schema_mode=merge,
+                    commit_properties=_COMMIT,
+                    post_commithook_properties=hooks,
+                )
                 return int(target.version())
             except (CommitFailedError, TableNotFoundError) as error:
                 last = error
@@ -292,7 +304,9 @@ class Tables:
                 )
 
     def _open_or_create(self, uri: str, schema: pa.Schema, partition_by: str | None, statistics: str) -> DeltaTable:
-        if not DeltaTable.is_deltatable(uri):
+        try:
+            return DeltaTable(uri)
+        except TableNotFoundError:
             DeltaTable.create(
                 uri,
                 schema,
@@ -300,7 +314,7 @@ class Tables:
                 partition_by=partition_by,
                 configuration={"delta.dataSkippingStatsColumns": statistics, "delta.appendOnly": "false"},
             )
-        return DeltaTable(uri)
+            return DeltaTable(uri)
 
     def _read(
         self, name: str, where: tuple[str, str] | None, schema: pa.Schema | None, columns: list[str] | None = None
