@@ -24,6 +24,7 @@ from training.evaluation import Difference, DocumentScore, Summary
 from training.model import ModelSpec
 from training.recipe import InnerRecipe
 from training.rounds.contribution import Header
+from training.rounds.control import Control
 from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef
 
@@ -42,6 +43,7 @@ TYPES: list[tuple[str, list[type]]] = [
     ("Data set version", [DatasetVersion, ShardRef]),
     ("Plan", [Plan, PlanSite, PlanDataset, Outer, Membership, InnerRecipe, ModelSpec]),
     ("Contribution", [Header]),
+    ("Control", [Control]),
     ("Evaluation summary", [Summary, Difference]),
     ("Evaluation results", [DocumentScore]),
 ]

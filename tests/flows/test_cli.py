@@ -63,6 +63,15 @@ def test_the_list_of_commands_gives_each_one_line_and_imports_none() -> None:
     assert {name.split()[0] for name in COMMANDS} <= set(done.stdout.split())
 
 
+def test_a_group_that_is_a_command_too_shows_both_and_takes_its_own_argument() -> None:
+    shown = _causeway("train", "--help").stdout
+    assert "RUN-FILE" in shown
+    assert {"pause", "resume", "cancel"} <= set(shown.split())
+    assert "run.toml: cannot be read" in _causeway("train", "nowhere/run.toml").stderr
+    assert "RUN" in _causeway("train", "pause", "--help").stdout
+    assert _causeway("train").returncode == 2
+
+
 def test_a_word_that_is_no_command_exits_2() -> None:
     assert _causeway("ingset").returncode == 2
 
