@@ -22,6 +22,8 @@ from training.rounds.control import read_control
 from training.rounds.plan import read_plan
 from training.workspace import Workspace
 
+# The flow `tend` puts notices of this kind; here the same is worked out from the tables, newer by up to a minute.
+_LATE = "partition-late"
 # So many partitions are named in a sentence; the others are counted.
 _NAMED = 3
 
@@ -121,12 +123,18 @@ def _dataset_state(contract: Contract, tables: Tables, place: str, now: datetime
 def _needs(state: DatasetState, refused_at: str) -> list[Notice]:
     found = []
     if state.refused:
-        text = f"{_listed(state.refused)} refused; see causeway quarantine {state.dataset}, mend and ingest again"
-        found.append(Notice("refused", state.dataset, text, refused_at))
+        text = (
+            f"{_listed(state.refused)} refused; see causeway quarantine {state.dataset}, then mend and ingest again, "
+            f"or causeway override request {state.dataset} PARTITION"
+        )
+        found.append(Notice("partition-refused", state.dataset, text, refused_at))
     if state.freshness.late:
         newest = f"the newest is {state.freshness.newest}" if state.freshness.newest else "nothing is accepted yet"
-        text = f"{state.freshness.words}; {newest}; see whether its source has more, and ingest"
-        found.append(Notice("late", state.dataset, text, state.freshness.due or ""))
+        text = (
+            f"{state.freshness.words}; {newest}. Ask its owner, or bring the source here and run: "
+            f"causeway backfill {state.dataset}"
+        )
+        found.append(Notice(_LATE, state.dataset, text, state.freshness.due or ""))
     return found
 
 
@@ -180,8 +188,8 @@ def _run_state(home: Store, run: str) -> RunState:
 
 
 def noticed(workspace: Workspace) -> list[Notice]:
-    """Return the notices that were put and not cleared, and one for those that cannot be read."""
+    """Return the notices that were put and not cleared, but for late data sets; one more if they cannot be read."""
     try:
-        return notices(workspace.home)
+        return [notice for notice in notices(workspace.home) if notice.kind != _LATE]
     except CausewayError as error:
         return [Notice("unreadable", "notices", str(error), "")]

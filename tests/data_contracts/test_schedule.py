@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.contract import Contract, ServiceLevel
@@ -115,6 +115,7 @@ def test_the_values_that_should_exist_follow_the_frequency_from_the_first(
     assert expected(promising(contract, value, unit), values, date.fromisoformat(until)) == should
 
 
+@settings(deadline=None)
 @given(st.dates(date(1, 1, 1), date(9000, 1, 1)), st.integers(0, 400))
 def test_daily_expects_every_day_once_and_in_order(contract: Contract, first: date, days: int) -> None:
     found = expected(promising(contract, "daily"), [first.isoformat()], first + timedelta(days=days))

@@ -89,7 +89,7 @@ def test_json_is_one_object_with_every_section(large: Path) -> None:
     assert (state["partitions"], state["versions"], state["refused"]) == (DAYS, DAYS + 1, ["1999-01-08"])
     assert state["freshness"]["newest"] == (FIRST + dt.timedelta(days=DAYS)).isoformat()
     assert found["quarantined"] == 10 * DAYS
-    assert [need["kind"] for need in found["needs"]] == ["refused"]
+    assert [need["kind"] for need in found["needs"]] == ["partition-refused"]
 
 
 def test_asking_ten_thousand_versions_loads_neither_prefect_nor_torch_nor_pandas(large: Path) -> None:

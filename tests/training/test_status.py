@@ -97,8 +97,8 @@ def test_a_refused_partition_needs_a_person_until_a_newer_version_is_accepted(
     assert state.refused == ("2024-01-03",)
     assert state.partitions == 2, "the older version stays in force"
     ((kind, message),) = needs(workspace)
-    assert kind == "refused"
-    assert message == "2024-01-03 refused; see causeway quarantine test/notes, mend and ingest again"
+    assert kind == "partition-refused"
+    assert message.startswith("2024-01-03 refused; see causeway quarantine test/notes, ")
     publish(workspace, contract, "2024-01-03", sequence=3)
     assert needs(workspace) == []
 
@@ -121,8 +121,9 @@ def test_a_data_set_behind_its_frequency_is_late(workspace: Workspace, tmp_path:
     assert state.freshness.missing == ("2024-01-02", "2024-01-03")
     assert state.freshness.late_s == timedelta(days=1, hours=12).total_seconds()
     ((kind, message),) = needs(workspace)
-    assert kind == "late"
-    assert message.startswith("late by 1 day, 2 missing (daily); the newest is 2024-01-01; ")
+    assert kind == "partition-late"
+    assert message.startswith("late by 1 day, 2 missing (daily); the newest is 2024-01-01. ")
+    assert message.endswith("causeway backfill test/notes")
 
 
 def test_a_data_set_whose_terms_ended_is_shown_and_needs_a_person(workspace: Workspace, tmp_path: Path) -> None:
@@ -198,5 +199,8 @@ def test_a_damaged_plan_needs_a_person_and_hides_no_other_run(tmp_path: Path) ->
 def test_notices_are_among_what_needs_a_person_and_a_damaged_one_is_named(workspace: Workspace) -> None:
     put_notice(workspace.home, "zombie", "train small-1", "its worker is gone", NOON)
     assert [(n.kind, n.subject) for n in noticed(workspace)] == [("zombie", "train small-1")]
+    # What status itself has just worked out is not said twice.
+    put_notice(workspace.home, "partition-late", "test/notes 2024-01-02", "late by 1 hour", NOON)
+    assert [n.kind for n in noticed(workspace)] == ["zombie"]
     workspace.home.put("notices/zombie/000000000000.json", b"{")
     assert [n.kind for n in noticed(workspace)] == ["unreadable"]
