@@ -23,12 +23,28 @@ from tests.acceptance.secured import ROOT, Secured, process, secured
 from tests.data_contracts.making import column, make_contract
 from training.workspace import Workspace
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
 DATASET = "test/notes"
 EMAIL = "ada.planted-4711@clinic.example"
 MARKER = "QUARANTINED-c0ffee-4711"
 IN_ENVIRONMENT = "planted/environment+secret+key+4711"
 IN_BLOCK = "planted-block-session-token-4711"
+RUN_TOML = """
+name = "notes"
+purpose = "research pre-training"
+tokenizer = 300
+tokenizer_sample_bytes = 40000
+datasets = ["test/notes"]
+window = 32
+rounds = 1
+steps = 1
+snapshot_every = 1
+[model]
+hidden_size = 16
+layers = 1
+heads = 2
+intermediate_size = 32
+"""
 COLUMNS = (
     column("key", primaryKey=True, primaryKeyPosition=1),
     column("day", partitioned=True),
@@ -87,6 +103,13 @@ def test_the_server_asks_for_the_password(place: Secured) -> None:
     assert filtered(place, "flows") is not None
 
 
+def test_a_large_artifact_passes_nginx(place: Secured) -> None:
+    with place.client() as client:
+        answer = client.post("/artifacts/", json={"key": "large", "type": "markdown", "data": "x" * 4_000_000})
+        assert answer.status_code == 201
+        assert len(client.get(f"/artifacts/{answer.json()['id']}").json()["data"]) == 4_000_000
+
+
 def test_a_run_without_the_ca_ends_with_a_certificate_error(place: Secured, data: Path, tmp_path: Path) -> None:
     environment = place.environment()
     del environment["PREFECT_API_SSL_CERT_FILE"]
@@ -114,13 +137,14 @@ class Used:
 
 @pytest.fixture(scope="module")
 def used(place: Secured, data: Path) -> Used:
-    """Ingest through nginx from the command line and from a worker, curate, check and show, with secrets everywhere."""
+    """From ingest (by command and by worker) to the report, through nginx, with secrets everywhere they can be."""
     workspace = Workspace.open(place.home)
     assert workspace.owner
     for site in workspace.sites.sites:
         assert workspace.site_key(site.name)
     environment = place.environment(AWS_SECRET_ACCESS_KEY=IN_ENVIRONMENT, PREFECT_LOGGING_LEVEL="DEBUG")
     home = ("--home", place.home)
+    (data / "run.toml").write_text(RUN_TOML)
     commands = [
         causeway(environment, "secrets", "set", "home", "AWS_SESSION_TOKEN", *home, stdin=IN_BLOCK),
         causeway(environment, "secrets", "list", "home", *home),
@@ -129,8 +153,12 @@ def used(place: Secured, data: Path) -> Used:
         causeway(environment, "curate", *home),
         causeway(environment, "quarantine", DATASET, *home),
         causeway(environment, "status", "--json", *home),
+        causeway(environment, "train", data / "run.toml", *home),
         causeway(environment, "check", *home),
     ]
+    (run,) = [folder.name for folder in (place.home / "home" / "runs").iterdir()]
+    for command in ("evaluate", "report"):
+        commands.append(causeway(environment, command, run, *home))
     for done in commands:
         assert done.returncode == 0, f"{done.args}\n{done.stdout[-3000:]}\n{done.stderr[-6000:]}"
     password = place.auth.partition(":")[2]
@@ -260,8 +288,10 @@ def test_runs_through_nginx_leave_their_logs_artifacts_and_events(used: Used) ->
 
 def test_the_search_finds_what_is_there(used: Used) -> None:
     found = everything(used)
-    assert leaks(found, [b"2026-01-03"]) != []
+    assert "AWS_SESSION_TOKEN" in used.said
     assert {"database (rows)", "api: flow_runs", "api: logs", "worker.log"} <= set(leaks(found, [DATASET.encode()]))
+    assert any(where.endswith(".html") and "reports" in where for where in leaks(found, [DATASET.encode()]))
+    assert any("lineage" in where for where in leaks(found, [DATASET.encode()]))
     assert all("quarantine" in where for where in leaks(found, [MARKER.encode()]))
     assert any(of_table("accepted")(Path(where)) for where in leaks(found, [EMAIL.encode()]))
 
