@@ -162,7 +162,9 @@ class Tables:
         for name, kind in zip(_VERSION_SCHEMA.names, _VERSION_SCHEMA.types, strict=True):
             column = table[name].cast(kind) if name in table.column_names else pa.nulls(table.num_rows, kind)
             columns.append(pc.fill_null(column, pa.scalar(_DEFAULTS[name], kind)) if name in _DEFAULTS else column)
-        order = [(name, "ascending") for name in ("partition", "sequence", "ingest_id", "attempt_id")]
+        # An override has the rank of the publication that it overrides, and was published later.
+        by = ("partition", "sequence", "ingest_id", "attempt_id", "published_at")
+        order = [(name, "ascending") for name in by]
         return pa.table(columns, schema=_VERSION_SCHEMA).sort_by(order)
 
     def versions(self, partition: str | None = None) -> list[PartitionVersion]:

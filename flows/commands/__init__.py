@@ -32,5 +32,5 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for row in rows:
         table.add_row(*(f"{v:,}" if isinstance(v, int) and not isinstance(v, bool) else str(v) for v in row))
-    # On a pipe rich would fold at 80 columns and cut ids in half.
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    # On a pipe rich would fold at 80 columns and cut ids in half. Values from data are text, never rich's markup.
+    Console(width=None if sys.stdout.isatty() else 160, markup=False).print(table)

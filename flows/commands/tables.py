@@ -285,6 +285,10 @@ def _cut(value: Any) -> str:
     return text if len(text) <= _WIDTH else text[: _WIDTH - 1] + "…"
 
 
+def _value(value: Any) -> str:
+    return "null" if value is None else _cut(value)
+
+
 def _examples(found: Difference) -> dict[str, list[Any]]:
     from data_contracts.identity import json_value
 
@@ -317,7 +321,7 @@ def _print_difference(found: Difference) -> None:
         for row in examples[kind]
     ]
     for row in examples["changed"]:
-        said = "\n".join(f"{name}: {_cut(old)} -> {_cut(new)}" for name, (old, new) in row["columns"].items())
+        said = "\n".join(f"{name}: {_value(old)} -> {_value(new)}" for name, (old, new) in row["columns"].items())
         rows.append(["changed", ", ".join(_cut(v) for v in row["key"].values()), said])
     if rows:
         print_table("examples", ["", ", ".join(found.key), "row"], rows)

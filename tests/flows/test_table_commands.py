@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,18 @@ def test_history_says_who_overrode_and_why(home: Home) -> None:
     refused = home.ingest(notes(a="alone"), home.contract(quality=[{"metric": "rowCount", "mustBeGreaterThan": 1}]))
     assert refused.verdict == "refused"
     home.tables.publish(
-        PartitionVersion(
-            **{**vars(refused), "verdict": "overridden", "approved_by": "ann", "approved_why": "one is right"}
+        replace(
+            refused,
+            verdict="overridden",
+            approved_by="ann",
+            approved_why="one is right",
+            published_at="2099-01-02T03:04:05.000000+00:00",
         )
     )
     said = " ".join(home.say("history", "test/notes", "monday").split())
     assert "refused" in said
     assert "ann: one is" in said
-    assert [entry["verdict"] for entry in home.ask("history", "test/notes")] == ["overridden", "refused"]
+    assert [entry["verdict"] for entry in home.ask("history", "test/notes")] == ["refused", "overridden"]
     assert home.ask("show", "test/notes", "monday")["rows"] == 1
 
 
@@ -131,6 +136,11 @@ def test_show_gives_the_current_rows_and_those_of_an_older_version(home: Home) -
     older = home.ask("show", "test/notes", "monday", "--version", old.ingest_id[:8], "--columns", "content")
     assert older["shown"] == [{"content": "apple"}]
     assert "1 of 2 rows" in home.say("show", "test/notes", "monday", "--limit", "1")
+
+
+def test_show_prints_text_in_brackets_as_it_is(home: Home) -> None:
+    home.ingest(notes(a="see [/bold] and [red]"))
+    assert "see [/bold] and [red]" in home.say("show", "test/notes", "monday")
 
 
 def test_show_gives_a_version_the_columns_of_its_own_contract(home: Home) -> None:
