@@ -51,8 +51,9 @@ def read_state(home: Path) -> ServerState | None:
     try:
         document = json.loads(state_file(home).read_text())
         # Format 1 knew one process, by its number alone.
-        processes = document.get("processes") or [{"name": "server", "pid": document["pid"], "born": ""}]
-        known = tuple(Process(**p) for p in processes)
+        if "processes" not in document:
+            document["processes"] = [{"name": "server", "pid": document["pid"], "born": ""}]
+        known = tuple(Process(**p) for p in document["processes"])
         return ServerState(str(document["url"]), document.get("database", "sqlite"), known)
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from flows.server import (
     server_environment,
     state_file,
     wait_healthy,
+    write_state,
 )
 from flows.settings import configure
 from training.workspace import Workspace
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 ONLINE_TIMEOUT_S = 120
 GRACE_S = 15.0
 # Flow runs that one worker works on at once. Many of them only wait for others, so this bounds memory, not the work.
-WORKER_LIMIT = 10
+WORKER_LIMIT = 16
 # Prefect's 10 s are made for hundreds of workers; with a few a run may start two seconds after it was asked for.
 WORKER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
@@ -166,7 +167,9 @@ def down(home: Path) -> list[Process]:
         end(servers, GRACE_S)
         # The processes of a server that had to be killed, and what was started in between.
         end(marked(home), 1.0)
-        state_file(home).unlink(missing_ok=True)
+        if state:
+            # Where it was, and which database has its history, for the next time.
+            write_state(home, replace(state, processes=()))
     return [p for p in known if p.pool] + [p for p in known if not p.pool]
 
 
@@ -203,7 +206,8 @@ def _server(home: Path, host: str, port: int | None, scale: Scale | None) -> tup
         return url, [services.name]
     if scale is None and state is not None and state.database != "sqlite":
         raise CausewayError(
-            "this folder's server was up with PostgreSQL; give --postgres and --redis, or run down first"
+            "this folder's server has its runs in PostgreSQL; give --postgres and --redis (to begin anew with SQLite,"
+            f" remove {state_file(home)})"
         )
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         raise CausewayError(

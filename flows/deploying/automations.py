@@ -96,12 +96,14 @@ def automations(home: str, train: Mapping[str, Any] | None) -> list[Thing]:
         ),
     ]
     if train is not None:
+        # By name: under the contracts and from the sources that are in force when it runs.
+        inputs = [{"contract": name, "source": "", "oracle": False} for name in train["datasets"]]
         made.append(
             _automation(
                 f"train {train['name']}",
                 "Text that waits for a run is trained on, as the run.toml given to causeway deploy --train says.",
                 _trigger({"causeway.home"}, expect=["causeway.tokens.ready"]),
-                _run("pipeline/pipeline", home, inputs=[], config=dict(train)),
+                _run("pipeline/pipeline", home, inputs=inputs, config=dict(train)),
             )
         )
     return made

@@ -34,13 +34,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set that was ingested: where its tables lie, its contract and source in force, what it promises."""
+    """A data set that was ingested: where its tables lie, and how often its contract promises data."""
 
     id: str
     slug: str
     place: str
-    contract: str
-    source: str
     frequency: Frequency | None
 
 
@@ -96,9 +94,8 @@ def facts(
     datasets = []
     for name in workspace.datasets():
         contract = workspace.contract(name)
-        path, source = workspace.source(name)
         at = workspace.table_place(contract).name
-        datasets.append(Dataset(name, contract.slug, at, path, source, frequency(contract)))
+        datasets.append(Dataset(name, contract.slug, at, frequency(contract)))
     return HomeFacts(str(workspace.root), places, tuple(datasets), train)
 
 
@@ -186,12 +183,10 @@ def _filled(value: Any, names: Mapping[str, str]) -> Any:
 def _deployment(entry: dict[str, Any], dataset: Dataset | None, home: HomeFacts, flow: FlowFacts) -> Thing:
     parameters = dict(entry.get("parameters", {}))
     schedules = [_schedule(s) for s in entry.get("schedules", [])]
-    if dataset is not None:
-        parameters |= {"contract": dataset.contract, "source": dataset.source}
-        if dataset.frequency is not None:
-            often = dataset.frequency
-            raw = {"cron": often.cron} if often.cron else {"interval": often.every_s}
-            schedules.append(_schedule({**raw, "slug": "promised"}))
+    if dataset is not None and dataset.frequency is not None:
+        often = dataset.frequency
+        raw = {"cron": often.cron} if often.cron else {"interval": often.every_s}
+        schedules.append(_schedule({**raw, "slug": "promised"}))
     if home.train is not None and entry["entrypoint"] == TEND:
         # Data sets that no run has used yet count too: the run that is to come names them.
         parameters["datasets"] = list(home.train["datasets"])

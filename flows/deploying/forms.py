@@ -25,6 +25,9 @@ def form(schema: Mapping[str, Any], datasets: Sequence[str], sites: Sequence[str
             if name in properties and choice:
                 _offer(properties[name], choice)
                 grows |= name in DATASETS
+    if not made.get("definitions"):
+        # As Prefect's own command writes it.
+        made.pop("definitions", None)
     return made, not grows
 
 
