@@ -3,10 +3,11 @@
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import datetime as dt
+import re
 from pathlib import Path
 from typing import Any
 
-from prefect import apause_flow_run, flow, get_run_logger, task
+from prefect import apause_flow_run, flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout
@@ -18,6 +19,7 @@ from pydantic import Field
 from data_contracts.catalog.leases import Busy
 from data_contracts.errors import CausewayError
 from data_contracts.notices import clear_notice, put_notice
+from flows.credentials import load_credentials
 from flows.ingest import _apart
 from flows.retries import is_transient
 from training.overriding import Case, Overridden, case_of, override_one
@@ -97,6 +99,8 @@ async def override(home: str, dataset: str, partition: str, ingest_id: str = "")
         ingest_id: The refused version, or how its ingest_id begins; empty for the newest refused one.
     """
     logger = get_run_logger()
+    if runtime.deployment.id:
+        await load_credentials("home")
     case = await why_refused(home, dataset, partition, ingest_id)
     subject = f"{dataset} {partition}"
     if case.overridden is not None:
@@ -106,7 +110,7 @@ async def override(home: str, dataset: str, partition: str, ingest_id: str = "")
     if not case.refused.rows_accepted:
         raise CausewayError(f"{subject}: no row was accepted, so there is nothing to publish; mend the source")
 
-    key = f"override-{case.refused.dataset.replace('/', '-')}"
+    key = "override-" + re.sub(r"[^a-z0-9]+", "-", subject.lower()).strip("-")
     asked = question(case)
     await acreate_markdown_artifact(key=key, markdown=details(case), description=f"{subject}: waits for a decision")
     store = Workspace.open(Path(home)).home

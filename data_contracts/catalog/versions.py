@@ -47,7 +47,9 @@ def version_rows(tables: Tables) -> list[VersionRow]:
     except (DeltaError, OSError, ArrowInvalid) as error:
         raise StoreError(f"{uri}: cannot be read: {error}") from error
     columns = ([part.column(name).to_pylist() for name in names] for part in parts)
-    return sorted(VersionRow(*row) for part in columns for row in zip(*part, strict=True))
+    rows = [VersionRow(*row) for part in columns for row in zip(*part, strict=True)]
+    # An override of a publication has the rank of what it overrides, and was published later.
+    return sorted(rows, key=lambda r: (r.partition, r.sequence, r.ingest_id, r.attempt_id, r.published_at))
 
 
 def newest_and_in_force(rows: list[VersionRow]) -> tuple[dict[str, VersionRow], dict[str, VersionRow]]:

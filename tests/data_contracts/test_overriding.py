@@ -8,6 +8,7 @@ import pytest
 from deltalake import DeltaTable
 
 from data_contracts.catalog.tables import PartitionVersion
+from data_contracts.catalog.versions import newest_and_in_force, version_rows
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused, StoreError
 from data_contracts.overriding import overridden_version, override_partition, refusal, refused_version, would_be_current
@@ -109,6 +110,14 @@ def test_a_newer_publication_stays_current(tmp_path: Path) -> None:
     assert version.sequence == refused.sequence
     assert tables(tmp_path).current()["monday"] == newer
     assert tables(tmp_path).read_accepted(version).num_rows == 2
+
+
+def test_an_overridden_publication_is_no_more_counted_as_refused(tmp_path: Path) -> None:
+    made = make_contract(tmp_path, reader=READER, quality=[THREE_ROWS], sequence="publication")
+    ingest(tmp_path, FEW, made=made, publication=NOW)
+    override(tmp_path, made)
+    newest, in_force = newest_and_in_force(version_rows(tables(tmp_path)))
+    assert newest["monday"].verdict == in_force["monday"].verdict == "overridden"
 
 
 def test_without_an_ingest_id_the_newest_refused_version_is_meant(tmp_path: Path, strict: Contract) -> None:
