@@ -26,6 +26,7 @@ LOST_S = 60.0  # a run that says Running and whose site's lease has not moved fo
 PENDING_S = 300.0  # a worker took it and never started it
 CANCEL_S = 30.0  # a live worker ends a run that is told to in a few seconds
 SETTLE_S = 120.0
+WHOLE_S = 10.0
 AT_WORK = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
 
 
@@ -146,6 +147,10 @@ class SiteRuns:
             raise PolicyRefused(str(state.message))
         if state.name == PAUSED:
             return  # and resumed since
+        if state.type == StateType.COMPLETED:
+            # The run is whole, and the chain that the caller knows is older: it looks before this moment is over.
+            watch.not_before = time.monotonic() + WHOLE_S
+            return
         if state.type == StateType.CANCELLED and str(ended.id) != watch.ours:
             watch.held = str(ended.id)
             self.logger.warning(
