@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
@@ -164,8 +164,7 @@ class Tables:
             columns.append(pc.fill_null(column, pa.scalar(_DEFAULTS[name], kind)) if name in _DEFAULTS else column)
         # An override has the rank of the publication that it overrides, and was published later.
         by = ("partition", "sequence", "ingest_id", "attempt_id", "published_at")
-        order = [(name, "ascending") for name in by]
-        return pa.table(columns, schema=_VERSION_SCHEMA).sort_by(order)
+        return pa.table(columns, schema=_VERSION_SCHEMA).sort_by([(name, "ascending") for name in by])
 
     def versions(self, partition: str | None = None) -> list[PartitionVersion]:
         """Return every version ever published, oldest first within each partition."""
@@ -260,13 +259,18 @@ class Tables:
             target = DeltaTable(uri)
             rows = target.to_pyarrow_table(filesystem=self._files(uri))
             write_deltalake(
-                target, rows, mode="overwrite", commit_properties=_COMMIT, post_commithook_properties=_NOW_AND_THEN[0]
+                target,
+                rows,
+                mode="overwrite",
+                writer_properties=WriterProperties(compression="ZSTD"),  # half the size, and each rewrite stays a week
+                commit_properties=_COMMIT,
+                post_commithook_properties=_NOW_AND_THEN[0],
             )
             target.create_checkpoint()
             target.vacuum(_KEEP_HOURS, dry_run=False, full=True)
         except CommitFailedError as error:
             _LOG.debug("%s: compaction lost to another writer: %s", uri, error)
-        except (DeltaError, OSError) as error:
+        except (DeltaError, OSError, pa.ArrowException) as error:
             _LOG.warning("%s: cannot be compacted, reading it becomes slower: %s", uri, error)
 
     def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> int:

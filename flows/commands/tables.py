@@ -174,7 +174,8 @@ def diff(
     if kind == "record_id":
         note = (
             "The two contracts have no primary key of the same columns: rows are matched by record_id. Without any key"
-            " it stands for the content, so a row that changed is one removed and one added."
+            " it stands for the content, so a row that changed is one removed and one added;"
+            " --key with columns that name a row shows what changed in it."
         )
     if json:
         facts = {name: value for name, value in vars(found).items() if not name.endswith("_rows")}
