@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("validation",)
+NAMES = ("validation", "orchestration")
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from uuid import UUID
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
@@ -24,7 +25,7 @@ from training.workspace import Workspace
 
 POLL_S = 0.5
 # A run that was handed to a process and has said nothing for so long has no process any more.
-PENDING_S = 120.0
+PENDING_S = 180.0
 LISTED = 200
 
 
@@ -76,6 +77,7 @@ class Deployed:
     record: Record
     place: str
     logger: Any
+    queue: str = "backfill"
     survives: bool = True
     _watched: dict[UUID, _Watched] = field(default_factory=dict)
     _states: dict[UUID, FlowRun] = field(default_factory=dict)
@@ -130,7 +132,7 @@ class Deployed:
                     + (f", attempt {attempt}" if attempt > 1 else ""),
                     timeout=0,
                     as_subflow=False,
-                    work_queue_name="backfill",
+                    work_queue_name=self.queue,
                     tags=["causeway", f"dataset:{plan.dataset}", f"backfill:{plan.id}"],
                     idempotency_key=item.key(plan.id, attempt),
                 )
@@ -181,7 +183,8 @@ class Deployed:
 
 
 async def _read(client: PrefectClient, ids: list[UUID]) -> list[FlowRun]:
-    return await client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)), limit=LISTED)
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=ids))
+    return await client.read_flow_runs(flow_run_filter=wanted, sort=FlowRunSort.ID_DESC, limit=LISTED)
 
 
 async def deployment_exists(place: str) -> bool:

@@ -2,6 +2,7 @@
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 
 from data_contracts.backfill.record import Record
@@ -15,7 +16,9 @@ async def start_deployed(record: Record) -> str:
     plan = record.plan
     tags = ["causeway", f"dataset:{plan.dataset}", f"backfill:{plan.id}", "executor"]
     async with get_client() as client:
-        known = await client.read_flow_runs(flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=tags)), limit=200)
+        known = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=tags)), sort=FlowRunSort.ID_DESC, limit=200
+        )
     alive = [run for run in known if run.state is not None and not run.state.is_final()]
     if alive:
         return str(alive[0].id)
