@@ -87,8 +87,9 @@ class Scale:
             **_REDIS,
             **dict.fromkeys(_REDIS_URLS, self.redis),
             "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"postgresql+asyncpg://{rest}",
-            # Several processes would migrate one empty database at once: it is done once, before they start.
+            # Once, before they start: flows/database.py.
             "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+            "PREFECT_API_BLOCKS_REGISTER_ON_START": "false",
         }
 
 
@@ -230,7 +231,7 @@ def _server(home: Path, host: str, port: int | None, scale: Scale | None) -> tup
         record(home, url, process, database="sqlite")
         return url, [process.name]
     environment |= scale.environment()
-    _migrate(home, environment)
+    _prepare(home, environment)
     process = launch("server", [*arguments, "--no-services", "--workers", "2"], environment, home, logs / "server.log")
     services = _services(home, environment)
     wait_healthy(url, process, logs / "server.log")
@@ -243,10 +244,14 @@ def _services(home: Path, environment: dict[str, str]) -> Process:
     return launch("services", command, environment, home, home / "prefect" / "logs" / "services.log")
 
 
-def _migrate(home: Path, environment: dict[str, str]) -> None:
-    """Bring the database to this Prefect's schema."""
-    log = home / "prefect" / "logs" / "migrate.log"
-    process = launch("migrate", ["prefect", "server", "database", "upgrade", "-y"], environment, home, log)
+def _prepare(home: Path, environment: dict[str, str]) -> None:
+    """Prepare PostgreSQL before several processes would at once.
+
+    Raises:
+        CausewayError: it cannot be reached or used; says where the log is.
+    """
+    log = home / "prefect" / "logs" / "database.log"
+    process = launch("database", ["flows.database"], environment, home, log)
     _, status = os.waitpid(process.pid, 0)
     if status:
         raise CausewayError(f"PostgreSQL cannot be used by the server; its log: {log}")

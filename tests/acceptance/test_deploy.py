@@ -1,0 +1,206 @@
+"""`causeway up`, `deploy` and `down`, a real server and real workers: schedules, automations, and nothing left over."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from data_contracts.contract import load_contract
+from data_contracts.notices import Notice, notices
+from data_contracts.sources import open_source
+from flows.processes import marked
+from tests.acceptance.conftest import run, run_json, wait_for
+from tests.data_contracts.making import make_contract, write_lines
+from tests.training.ingested import READER
+from training import steps
+from training.workspace import Workspace
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200)]
+EVERY_30_S, LATE = "test/every-30-s", "test/late"
+
+
+@dataclass
+class Home:
+    """A home that is up: home's worker and north's; one data set with a short schedule, one that is late."""
+
+    root: Path
+    data: Path
+    port: int
+    up: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/api"
+
+    def start(self) -> dict[str, Any]:
+        found: dict[str, Any] = run_json("up", "--home", self.root, "--sites", "north", "--port", str(self.port))
+        return found
+
+    def pids(self) -> dict[str, int]:
+        """Return the processes that `up` recorded."""
+        document = json.loads((self.root / "prefect" / "server.json").read_text())
+        return {p["name"]: p["pid"] for p in document["processes"]}
+
+    def partitions(self, dataset: str) -> set[str]:
+        workspace = Workspace.open(self.root)
+        return set(workspace.tables(workspace.contract(dataset)).current())
+
+    def notices(self, kind: str) -> list[Notice]:
+        return [n for n in notices(Workspace.open(self.root).home) if n.kind == kind]
+
+    def runs(self, name: str, states: tuple[str, ...] = ("COMPLETED",)) -> list[dict[str, Any]]:
+        """Return the runs of a flow in these states."""
+        body = {
+            "flows": {"name": {"any_": [name]}},
+            "flow_runs": {"state": {"type": {"any_": list(states)}}},
+        }
+        found: list[dict[str, Any]] = self.post("flow_runs/filter", body).json()
+        return found
+
+    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
+        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+        answer.raise_for_status()
+        return answer
+
+    def start_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
+        number = httpx.get(f"{self.url}/deployments/name/{deployment}", timeout=60).json()["id"]
+        made: dict[str, Any] = self.post(
+            f"deployments/{number}/create_flow_run", {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        ).json()
+        return made
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def take_in(root: Path, folder: Path, dataset: str, frequency: str) -> Path:
+    """Ingest a data set of one day whose contract promises a frequency; return the folder of its files."""
+    path = make_contract(folder / dataset, reader=READER, id=dataset).path
+    document = json.loads(path.read_text())
+    document["slaProperties"] = [{"property": "frequency", "value": frequency}]
+    path.write_text(json.dumps(document))
+    contract, data = load_contract(path), folder / dataset / "data"
+    write_day(data, "2024-03-07")
+    workspace, source = Workspace.open(root), open_source(contract, str(data))
+    steps.admit(workspace, contract, str(data))
+    (partition,) = steps.outstanding(workspace, contract, source).todo
+    steps.ingest_one(workspace, contract, source, partition)
+    return data
+
+
+def write_day(data: Path, day: str) -> None:
+    write_lines(data / f"{day}.jsonl", [{"key": f"{day}-{n}", "content": f"note {n} of {day}"} for n in range(4)])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("deploy")
+    made = Home(folder / "home", take_in(folder / "home", folder, EVERY_30_S, "PT30S"), free_port())
+    take_in(made.root, folder, LATE, "daily")
+    try:
+        made.up = made.start()
+        yield made
+    finally:
+        run("down", "--home", made.root)
+
+
+def test_up_starts_a_server_and_a_worker_for_each_pool_and_deploys(home: Home) -> None:
+    assert [(p["name"], p["state"]) for p in home.up["processes"]] == [
+        ("server", "started"),
+        ("worker home", "started"),
+        ("worker north", "started"),
+    ]
+    assert home.up["ui"] == f"http://127.0.0.1:{home.port}"
+    checked = run("deploy", "--check", "--home", home.root)
+    assert (checked.returncode, checked.stdout) == (0, "nothing to change\n")
+
+
+def test_up_again_starts_nothing(home: Home) -> None:
+    before = home.pids()
+    again = home.start()
+    assert {p["state"] for p in again["processes"]} == {"was up"}
+    assert (again["changes"], home.pids()) == (0, before)
+
+
+def test_a_worker_that_died_is_started_again_and_nothing_else(home: Home) -> None:
+    before = home.pids()
+    os.kill(before["worker north"], signal.SIGKILL)
+    again = home.start()
+    assert [p["name"] for p in again["processes"] if p["state"] == "started"] == ["worker north"]
+    after = home.pids()
+    assert after["worker north"] != before["worker north"]
+    assert {**after, "worker north": 0} == {**before, "worker north": 0}
+
+
+def test_deploy_mends_what_was_changed_by_hand_and_leaves_what_a_person_added(home: Home) -> None:
+    curate = httpx.get(f"{home.url}/deployments/name/curate/curate", timeout=60).json()
+    tend = httpx.get(f"{home.url}/deployments/name/tend/tend", timeout=60).json()
+    httpx.patch(f"{home.url}/deployments/{curate['id']}", json={"description": "mine"}, timeout=60).raise_for_status()
+    given = {"parameters": {**tend["parameters"], "tokens_ready_bytes": 123}}
+    httpx.patch(f"{home.url}/deployments/{tend['id']}", json=given, timeout=60).raise_for_status()
+    found = run("deploy", "--check", "--home", home.root)
+    assert found.returncode == 1
+    assert 'description: "mine" -> "Remove exact duplicates' in found.stdout
+    assert "tend/tend" not in found.stdout
+    (change,) = run_json("deploy", "--home", home.root)["changes"]
+    assert (change["action"], change["name"]) == ("change", "curate/curate")
+    assert run("deploy", "--home", home.root).stdout == "nothing to change\n"
+    tend = httpx.get(f"{home.url}/deployments/name/tend/tend", timeout=60).json()
+    assert tend["parameters"]["tokens_ready_bytes"] == 123
+
+
+def test_the_promised_schedule_takes_in_what_is_new_with_no_one_at_the_keyboard(home: Home) -> None:
+    write_day(home.data, "2024-03-08")
+    wait_for(lambda: "2024-03-08" in home.partitions(EVERY_30_S), 240, "the schedule took nothing in")
+
+
+def test_a_late_partition_raises_its_automation_once(home: Home) -> None:
+    def told() -> list[dict[str, Any]]:
+        return [r for r in home.runs("notice") if r["parameters"]["subject"].startswith(LATE)]
+
+    wait_for(told, 300, "no notice of the late partition was run")
+    (notice,) = [n for n in home.notices("partition-late") if n.subject.startswith(LATE)]
+    assert notice.subject == f"{LATE} 2024-03-08"
+    assert "causeway backfill test/late" in notice.message
+    looked = len(home.runs("tend"))
+    wait_for(lambda: len(home.runs("tend")) > looked, 300, "tend is not run every minute")
+    assert len(told()) == 1
+
+
+def test_a_run_that_failed_is_put_on_the_list_of_what_needs_a_person(home: Home) -> None:
+    home.start_run("curate/curate", datasets=["test/nowhere"])
+    (notice,) = wait_for(lambda: home.notices("run-failed"), 240, "the failed run left no notice")
+    assert "curate" in notice.subject
+    assert "no data set 'test/nowhere'" in notice.message
+
+
+def test_a_killed_server_comes_back_where_it_was_and_its_workers_go_on(home: Home) -> None:
+    before = home.pids()
+    os.kill(before["server"], signal.SIGKILL)
+    again = home.start()
+    assert [p["name"] for p in again["processes"] if p["state"] == "started"] == ["server"]
+    seen = len(home.runs("ingest"))
+    wait_for(lambda: len(home.runs("ingest")) > seen, 300, "no run was made after the server came back")
+
+
+def test_down_leaves_no_process_behind_even_of_a_worker_that_was_killed(home: Home) -> None:
+    assert len(marked(home.root)) >= 3
+    os.kill(home.pids()["worker home"], signal.SIGKILL)
+    ended = [p["name"] for p in run_json("down", "--home", home.root)["ended"]]
+    assert ended == ["worker north", "server"]
+    assert marked(home.root) == []
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{home.url}/health", timeout=5)
+    assert run("down", "--home", home.root).stdout == "nothing was up\n"
