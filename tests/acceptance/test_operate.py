@@ -52,10 +52,13 @@ def test_backfill_ingests_exactly_what_is_missing(minutes: Path, tmp_path: Path)
     first = run_json("ingest", contract, minutes, "--home", home, "--partition", "20100316")
     assert [row["partition"] for row in first["rows"]] == ["20100316"]
     filled = run_json("backfill", "finance/fomc-minutes", "--only", "missing", "--home", home)
-    assert sorted(row["partition"] for row in filled["rows"]) == ["20100127", "20100428"]
+    assert [(row["partition"], row["outcome"]) for row in filled["rows"]] == [
+        ("20100127", "published"),
+        ("20100428", "published"),
+    ]
     assert partitions(home) == {"20100127", "20100316", "20100428"}
     again = run("backfill", "finance/fomc-minutes", "--only", "missing", "--home", home)
-    assert "0 partitions ingested, 3 unchanged" in again.stdout
+    assert "nothing to backfill; 3 partitions are left alone" in again.stdout
 
 
 def test_serve_ingests_on_a_schedule_with_no_one_at_the_keyboard(minutes: Path, tmp_path: Path) -> None:
