@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench ui setup
+.PHONY: demo test lint bench ui soak setup
 
 setup: $(STAMP)
 
@@ -30,3 +30,7 @@ bench: setup
 
 ui: setup
 	$(BIN)/causeway ui
+
+# A deployed backfill of real data whose processes are killed, again and again; adds a line a time to docs/soak.md.
+soak: setup
+	$(BIN)/python -m tests.acceptance.killing --times 50 --record docs/soak.md $(ARGS)

@@ -10,7 +10,7 @@ import calendar
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from cronsim import CronSim, CronSimError
@@ -130,20 +130,35 @@ def read_latency(value: Any, unit: str | None) -> Period:
 
 
 def sla_faults(document: Mapping[str, Any]) -> Iterator[Fault]:
-    """Yield what cannot be read in the slaProperties `frequency` and `latency`; others are kept as they are."""
+    """Yield what cannot be read in the slaProperties that are used; others are kept as they are."""
     seen: set[str] = set()
     entries = document.get("slaProperties")
     for index, entry in enumerate(entries if isinstance(entries, list) else ()):
         name = entry["property"]
-        if name not in ("frequency", "latency"):
+        if name not in ("frequency", "latency", "endOfLife"):
             continue
         if name in seen:
             yield Fault(("slaProperties", index, "property"), f"{name} stands twice; keep one")
         seen.add(name)
         try:
-            (read_frequency if name == "frequency" else read_latency)(entry["value"], entry.get("unit"))
+            if name == "endOfLife":
+                read_day(entry["value"])
+            else:
+                (read_frequency if name == "frequency" else read_latency)(entry["value"], entry.get("unit"))
         except ValueError as error:
             yield Fault(("slaProperties", index, "value"), str(error))
+
+
+def read_day(value: Any) -> date:
+    """Read the day of an `endOfLife`; a moment counts by its day.
+
+    Raises:
+        ValueError: it is no ISO 8601 day or moment.
+    """
+    try:
+        return datetime.fromisoformat(str(value)).date()
+    except ValueError as error:
+        raise ValueError(f"{value!r} is no day; write it as 2020-04-05") from error
 
 
 def _read_period(value: Any, unit: str | None, forms: str, words: Sequence[str]) -> Period:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 from cronsim import CronSim
 
-from data_contracts.periods import Frequency, Period, read_frequency, read_latency
+from data_contracts.periods import Frequency, Period, read_day, read_frequency, read_latency
 
 if TYPE_CHECKING:
     from data_contracts.catalog.tables import PartitionVersion
     from data_contracts.contract import Contract
 
-__all__ = ["Frequency", "Freshness", "expected", "frequency", "freshness", "freshness_of", "latency"]
+__all__ = ["Frequency", "Freshness", "expected", "frequency", "freshness", "freshness_of", "last_day", "latency"]
 
 _DAY = timedelta(days=1)
 
@@ -61,6 +61,12 @@ def latency(contract: Contract) -> Period | None:
     return None if promised is None else read_latency(promised.value, promised.unit)
 
 
+def last_day(contract: Contract) -> date:
+    """Return the last day for which the contract promises anything: its `endOfLife`, else the end of the calendar."""
+    promised = contract.sla.get("endOfLife")
+    return date.max if promised is None else read_day(promised.value)
+
+
 def expected(contract: Contract, values: Collection[str], until: date) -> list[str]:
     """Return the partition values that should exist, from the first of `values` to the day `until`, in their form.
 
@@ -71,7 +77,7 @@ def expected(contract: Contract, values: Collection[str], until: date) -> list[s
     dash = _dash(values, often)
     if often is None or dash is None:
         return []
-    first = min(map(date.fromisoformat, values))
+    first, until = min(map(date.fromisoformat, values)), min(until, last_day(contract))
     return [_text(day, dash) for day in takewhile(lambda day: day <= until, _days(often, first))]
 
 
@@ -101,11 +107,17 @@ def freshness_of(contract: Contract, known: Collection[str], published: Mapping[
     first = date.fromisoformat(min(known))
     begun = date.fromisoformat(newest) if newest else first - _DAY
     due, missing = None, []
+    last = last_day(contract)
     for day, deadline in _deadlines(often, latency(contract), first, now.date()):
+        if day > last:
+            break
         if due is None and day > begun:
             due = deadline
         if deadline <= now and (value := _text(day, dash)) not in published:
             missing.append(value)
+    if due is None and last < now.date():
+        words = f"ended on {last}" + (f", {len(missing):,} missing" if missing else "")
+        return Freshness(contract.id, newest, None, 0.0, tuple(missing), words)
     return _told(contract, often, newest, due, tuple(missing), now)
 
 
@@ -127,6 +139,8 @@ def _by_publication(
 ) -> Freshness:
     if newest is None:
         return Freshness(contract.id, None, None, 0.0, (), "nothing accepted yet")
+    if last_day(contract) < now.date():
+        return Freshness(contract.id, newest, None, 0.0, (), f"ended on {last_day(contract)}")
     end = often.next(datetime.fromisoformat(published[newest]).astimezone(UTC))
     wait = latency(contract)
     due = often.next(end) if wait is None else wait.after(end)

@@ -3,6 +3,7 @@
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from pydantic import BaseModel, Field
 
+from data_contracts.errors import RoundError
 from flows.curate import curate
 from flows.evaluate import by_dataset, evaluate
 from flows.ingest import Ingested, ingest
@@ -83,7 +85,9 @@ async def write_report(home: str, run: str, verification: Verification, policy: 
 
 
 @flow(name="pipeline", flow_run_name="pipeline {config.name}")
-async def pipeline(home: str, inputs: list[Input], config: RunConfig, loader_log: str | None = None) -> Outcome:
+async def pipeline(
+    home: str, inputs: list[Input], config: RunConfig, loader_log: str | None = None, deployed: bool = False
+) -> Outcome:
     """Run the whole job; what is there already is not made again.
 
     Args:
@@ -91,6 +95,7 @@ async def pipeline(home: str, inputs: list[Input], config: RunConfig, loader_log
         inputs: The data sets: contract and source of each.
         config: The run, as in run.toml.
         loader_log: Folder for an independent log of what each site's loader handed out.
+        deployed: Train and evaluate each site in a run of its own deployment, by the workers of its pool.
     """
     began = time.monotonic()
     ingested: list[Ingested] = []
@@ -100,8 +105,10 @@ async def pipeline(home: str, inputs: list[Input], config: RunConfig, loader_log
     curated = await curate(home, [i.dataset for i in ingested])
     report("curate", 1, 1, "")
     made, plan = await shard(home, config)
-    trained = await train(home, plan.run, loader_log)
-    summaries = await evaluate(home, plan.run)
+    trained = await train(home, plan.run, loader_log, deployed=deployed)
+    if trained.ended != "whole":
+        raise RoundError(f"run {plan.run} is {trained.ended}: causeway train resume {plan.run}, then this again")
+    summaries = await evaluate(home, plan.run, deployed=deployed)
     model, _ = await export_task(home, plan.run)
     report("export", 1, 1, model)
     verification, policy = await prove(home, plan.run)
@@ -120,8 +127,22 @@ async def pipeline(home: str, inputs: list[Input], config: RunConfig, loader_log
         key="run-summary",
         description=f"Run {plan.run}; report: {path}",
     )
+    await asyncio.to_thread(keep_outcome, home, document)
     get_run_logger().info("%s: report at %s", plan.run, path)
     return Outcome(document, verification, policy)
+
+
+def outcome_file(home: Path, name: str) -> Path:
+    """Return where the figures of the last job of a run.toml's name are kept, beside the reports."""
+    return home / "reports" / f"{name}.json"
+
+
+def keep_outcome(home: str, document: dict[str, Any]) -> None:
+    """Keep what the job printed, for whoever did not run it in their own process."""
+    path = outcome_file(Path(home), str(document["run"]).rpartition("-")[0])
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(document, default=str), encoding="utf-8")
+    draft.replace(path)
 
 
 def _document(

@@ -6,9 +6,11 @@ What a deployment may use of the folder, it knows itself: nothing here sends a `
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import PrefectClient, get_client
@@ -18,14 +20,19 @@ from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterParentFlowRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterTimestamp,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.deployments import arun_deployment
 from prefect.exceptions import ObjectNotFound
+from prefect.types import DateTime
 
 from data_contracts.errors import StoreError
 
@@ -135,6 +142,35 @@ async def run_to_end(
                     said = str(state.name)
                     logger.info("%s: %s%s", name, said, waiting_words(run) if said == "Late" else "")
             await asyncio.sleep(POLL_S)
+
+
+async def follow(deployment: str, parameters: dict[str, Any], name: str) -> State[Any]:
+    """Start a run of a deployment, or find the live one, and print to stderr what it and its subflows log."""
+    async with get_client() as client:
+        alive = await runs_of(client, deployment, parameters, live=True)
+    run = alive[0] if alive else await start_run(deployment, parameters, ["causeway"], name, f"{name} {uuid4()}", 0)
+    seen: set[UUID | None] = set()
+    since: DateTime | None = None
+    while True:
+        await asyncio.sleep(POLL_S)
+        try:
+            async with get_client() as client:
+                state = state_of(await client.read_flow_run(run.id))
+                parents = FlowRunFilterParentFlowRunId(any_=[run.id])
+                parts = await client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(parent_flow_run_id=parents), sort=FlowRunSort.ID_DESC, limit=PAGE
+                )
+                ids = LogFilterFlowRunId(any_=[run.id, *(part.id for part in parts)])
+                after = LogFilterTimestamp(after_=since) if since else None
+                lines = await client.read_logs(LogFilter(flow_run_id=ids, timestamp=after), limit=PAGE)
+        except httpx.TransportError:
+            continue
+        for line in (one for one in lines if one.id not in seen):
+            sys.stderr.write(f"{line.timestamp:%H:%M:%S} {line.message}\n")
+            seen.add(line.id)
+            since = line.timestamp
+        if state.is_final():
+            return state
 
 
 def waiting_words(run: FlowRun) -> str:

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 
+from data_contracts.backfill.state import state_of
 from data_contracts.catalog.registry import kept_contract, read_registered
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
@@ -18,6 +19,7 @@ from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.notices import Notice, notices
 from data_contracts.schedule import Freshness, freshness_of
+from training.backfilling import backfills
 from training.rounds.control import read_control
 from training.rounds.plan import read_plan
 from training.workspace import Workspace
@@ -26,6 +28,9 @@ from training.workspace import Workspace
 _LATE = "partition-late"
 # So many partitions are named in a sentence; the others are counted.
 _NAMED = 3
+# The newest backfills are shown; of one with more items the names are counted, not the outcomes read.
+_BACKFILLS = 3
+_READ_ITEMS = 500
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,21 @@ class ShardState:
     region: str
     shards: int
     arrow_bytes: int
+
+
+@dataclass(frozen=True)
+class BackfillState:
+    """One backfill: items with an outcome of those planned; `stands` is empty where there are too many to read."""
+
+    id: str
+    dataset: str
+    only: str
+    items: int
+    settled: int
+    stands: str
+    asked_by: str
+    asked_at: str
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -193,3 +213,34 @@ def noticed(workspace: Workspace) -> list[Notice]:
         return [notice for notice in notices(workspace.home) if notice.kind != _LATE]
     except CausewayError as error:
         return [Notice("unreadable", "notices", str(error), "")]
+
+
+def backfill_states(workspace: Workspace) -> tuple[list[BackfillState], list[Notice]]:
+    """Return the newest backfills, and those that stand stopped or failed as what needs a person."""
+    found: list[BackfillState] = []
+    needs: list[Notice] = []
+    for record in backfills(workspace)[:_BACKFILLS]:
+        plan = record.plan
+        stands = said = ""
+        if len(plan.items) <= _READ_ITEMS:
+            state = state_of(plan, record.progress())
+            stands, said = state.word, state.said
+            if state.word in ("stopped", "failed"):
+                then = "resume" if state.word == "stopped" else "retry"
+                cause = f": {state.causes[0].example}" if state.causes else ""
+                message = f"{state.counts['failed']} failed{cause}; causeway backfill {then} {plan.id}"
+                needs.append(Notice(f"backfill-{state.word}", f"{plan.dataset} {plan.id}", message, plan.asked_at))
+        found.append(
+            BackfillState(
+                plan.id,
+                plan.dataset,
+                plan.only,
+                len(plan.items),
+                record.settled(),
+                stands,
+                plan.asked_by,
+                plan.asked_at,
+                said,
+            )
+        )
+    return found, needs

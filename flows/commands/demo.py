@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
 
 
-def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, loader_log: Path | None = None) -> int:
+def demo(
+    *,
+    home: Home = DEFAULT_HOME,
+    quick: bool = False,
+    deployed: bool = False,
+    json: Json = False,
+    loader_log: Path | None = None,
+) -> int:
     """Run the whole main job on real data: the Python packages installed beside Causeway.
 
     It ingests three data sets under three contracts, trains one model over three sites, and ends with a table and the
@@ -19,14 +28,20 @@ def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, 
         causeway demo
         causeway demo --quick --home /tmp/first-light
         causeway demo --json
+        causeway demo --deployed
 
     Parameters
     ----------
     quick:
         Train half as long.
+    deployed:
+        Run it by deployments: causeway up starts a server and a worker for each of the three sites' pools, and a site
+        trains in a run of its own. They stay up; causeway down ends them.
     loader_log:
         Folder for an independent log of what each site's loader handed out.
     """
+    if deployed:
+        return _deployed(home.absolute(), quick, json, loader_log)
     from flows.display import Display
     from flows.server import use_running
 
@@ -47,6 +62,41 @@ def demo(*, home: Home = DEFAULT_HOME, quick: bool = False, json: Json = False, 
     for violation in outcome.policy.violations:
         print(f"VIOLATION: {violation.object}: {' '.join(violation.reasons)}")
     return 0 if outcome.verification.ok and not outcome.policy.violations else 1
+
+
+def _deployed(home: Path, quick: bool, json: bool, loader_log: Path | None) -> int:
+    """Start what is not up, run the deployment `pipeline/pipeline`, follow it to its end."""
+    from json import loads
+
+    from data_contracts.errors import CausewayError
+    from flows.commands.deploy import up
+    from flows.server import deployed as is_up
+    from flows.server import use_running
+
+    if not is_up(home):
+        print("starting a server and the sites' workers", file=sys.stderr, flush=True)
+        with redirect_stdout(sys.stderr):
+            up(home=home)
+    use_running(home)
+    from flows import demo as job
+    from flows.pipeline import outcome_file
+    from flows.remote import follow
+
+    config = job.config(quick)
+    parameters = {
+        "inputs": [one.model_dump(mode="json") for one in job.inputs()],
+        "config": config.model_dump(mode="json"),
+        "loader_log": str(loader_log.absolute()) if loader_log else None,
+    }
+    state = asyncio.run(follow("pipeline/pipeline", parameters, f"pipeline {config.name}"))
+    if not state.is_completed():
+        raise CausewayError(f"the pipeline ended {state.name}: {state.message}")
+    document = loads(outcome_file(home, config.name).read_text("utf-8"))
+    if json:
+        print_json(document)
+    else:
+        _show(document)
+    return 0 if document["chain_verified"] and not document["violations_of_policy"] else 1
 
 
 def _show(d: dict[str, Any]) -> None:

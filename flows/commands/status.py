@@ -11,7 +11,7 @@ from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
 
 if TYPE_CHECKING:
     from data_contracts.notices import Notice
-    from training.status import DatasetState, RunState, ShardState
+    from training.status import BackfillState, DatasetState, RunState, ShardState
 
 EMPTY = """\
 {root}: nothing here yet. To begin:
@@ -35,18 +35,20 @@ def status(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
     """
     datasets: list[DatasetState] = []
     shards: list[ShardState] = []
+    fills: list[BackfillState] = []
     runs: list[RunState] = []
     needs: list[Notice] = []
     # Opening a folder makes it; asking must not.
     if home.exists():
-        from training.status import dataset_states, noticed, run_states, shard_states
+        from training.status import backfill_states, dataset_states, noticed, run_states, shard_states
         from training.workspace import Workspace
 
         workspace = Workspace.open(home)
         datasets, late_or_refused = dataset_states(workspace, datetime.now(UTC))
         shards = shard_states(workspace)
+        fills, stuck = backfill_states(workspace)
         runs, unreadable = run_states(workspace)
-        needs = [*late_or_refused, *unreadable, *noticed(workspace)]
+        needs = [*late_or_refused, *stuck, *unreadable, *noticed(workspace)]
     if json:
         print_json(
             {
@@ -54,6 +56,7 @@ def status(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
                 "datasets": [asdict(state) for state in datasets],
                 "quarantined": sum(state.quarantined for state in datasets),
                 "shards": [asdict(state) for state in shards],
+                "backfills": [asdict(state) for state in fills],
                 "runs": [asdict(state) for state in runs],
                 "needs": [asdict(notice) for notice in needs],
             }
@@ -64,6 +67,8 @@ def status(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
         _show_datasets(home.absolute(), datasets)
         if any(state.shards for state in shards):
             _show_shards(shards)
+        if fills:
+            _show_backfills(fills)
         if runs:
             _show_runs(runs)
         _show_needs(needs)
@@ -105,6 +110,14 @@ def _contracts(state: DatasetState) -> str:
 def _show_shards(states: list[ShardState]) -> None:
     rows: list[list[Any]] = [[s.site, s.region, s.shards, f"{s.arrow_bytes / 1e6:,.1f}"] for s in states]
     print_table("shards", ["site", "region", "shards", "MB"], rows)
+
+
+def _show_backfills(states: list[BackfillState]) -> None:
+    rows: list[list[Any]] = [
+        [s.id, s.dataset, s.only, f"{s.settled:,} of {s.items:,}", s.stands, s.asked_by, s.asked_at[:16]]
+        for s in states
+    ]
+    print_table("backfills", ["id", "data set", "only", "partitions", "stands", "by", "at (UTC)"], rows)
 
 
 def _show_runs(states: list[RunState]) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_contracts.contract import Contract, ServiceLevel
+from data_contracts.contract import Contract, ServiceLevel, load_contract
+from data_contracts.errors import ContractError
 from data_contracts.periods import Period
 from data_contracts.schedule import Freshness, expected, frequency, freshness_of
 from tests.data_contracts.making import make_contract
@@ -196,3 +199,21 @@ def test_the_newest_of_values_that_are_no_dates_is_the_last_published(contract: 
     published = {"a": "2024-01-03T00:00:00+00:00", "z": "2024-01-01T00:00:00+00:00"}
     found = freshness_of(promising(contract, "daily"), set(published), published, at("2024-01-04T12:00:00"))
     assert (found.newest, found.due) == ("a", "2024-01-05T00:00:00+00:00")
+
+
+def test_nothing_is_expected_or_late_after_the_end_of_life(contract: Contract) -> None:
+    ended = replace(contract, sla={"frequency": ServiceLevel("daily"), "endOfLife": ServiceLevel("2020-04-05")})
+    values = ["2020-04-03", "2020-04-05"]
+    assert expected(ended, values, date(2026, 1, 1)) == ["2020-04-03", "2020-04-04", "2020-04-05"]
+    found = told(ended, values, "2026-01-01")
+    assert (found.late, found.due, found.missing) == (False, None, ("2020-04-04",))
+    assert found.words == "ended on 2020-04-05, 1 missing"
+    assert told(ended, values[:1], "2026-01-01").late
+
+
+def test_an_end_of_life_that_is_no_day_is_a_fault(tmp_path: Path) -> None:
+    path = make_contract(tmp_path).path
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "slaProperties": [{"property": "endOfLife", "value": "soon"}]}))
+    with pytest.raises(ContractError, match="'soon' is no day; write it as 2020-04-05"):
+        load_contract(path)

@@ -84,7 +84,7 @@ def test_the_terminal_shows_the_totals_and_what_needs_a_person(large: Path) -> N
 
 def test_json_is_one_object_with_every_section(large: Path) -> None:
     found = json.loads(_status(large, "--json"))
-    assert list(found) == ["home", "datasets", "quarantined", "shards", "runs", "needs"]
+    assert list(found) == ["home", "datasets", "quarantined", "shards", "backfills", "runs", "needs"]
     (state,) = found["datasets"]
     assert (state["partitions"], state["versions"], state["refused"]) == (DAYS, DAYS + 1, ["1999-01-08"])
     assert state["freshness"]["newest"] == (FIRST + dt.timedelta(days=DAYS)).isoformat()
