@@ -1,4 +1,4 @@
-"""What a home waits for: partitions that are late, text that no run has used, runs of training that died."""
+"""What a home waits for: partitions that are late, text that no run has used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from data_contracts.schedule import Freshness, freshness
-from training.rounds.control import read_control
 from training.rounds.plan import Plan, read_plan
 from training.shards.manifest import read_version
 from training.workspace import Workspace
@@ -75,14 +74,3 @@ def plans(workspace: Workspace) -> list[Plan]:
     """Return the plans of the home, by run."""
     runs = sorted(k.split("/")[1] for k, _ in workspace.home.list("runs") if k.endswith("/plan.json"))
     return [read_plan(workspace.home, run) for run in runs]
-
-
-def unfinished(workspace: Workspace) -> list[str]:
-    """Return the runs that are wanted to go on and lack rounds."""
-    found = []
-    for plan in plans(workspace):
-        commits = workspace.home.list(f"runs/{plan.run}/commits")
-        newest = max((int(key.rsplit("/", 1)[1][:6]) for key, _ in commits), default=0)
-        if newest < plan.rounds and read_control(workspace.home, plan.run).state == "running":
-            found.append(plan.run)
-    return found

@@ -5,6 +5,7 @@
 import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,14 @@ from prefect import flow, get_run_logger
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
 from prefect.events import emit_event
 
 from data_contracts.notices import clear_notice, notices, put_notice
-from flows.overdue import LATE, READY, late, unfinished, waiting_bytes
+from flows.overdue import LATE, READY, late, waiting_bytes
 from flows.remote import continue_training, runs_of, state_of
+from flows.site_process import MAX_RESTARTS
+from training.rounds.control import read_control
 from training.workspace import Workspace
 
 TRAIN = "train/train"
@@ -47,8 +51,12 @@ async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[st
     done.late = await _late(workspace, now)
     done.waiting = await asyncio.to_thread(waiting_bytes, workspace, datasets)
     await _ready(workspace, done.waiting, tokens_ready_bytes, now)
-    for run in await asyncio.to_thread(unfinished, workspace):
-        if await _died(run) and (again := await continue_training(run)) and again[1]:
+    for run in await _died():
+        if (
+            read_control(workspace.home, run).state == "running"
+            and (again := await continue_training(run))
+            and again[1]
+        ):
             done.started.append(run)
     get_run_logger().info(
         "%d data sets became late, %d bytes wait for a run, %d runs started again",
@@ -94,14 +102,19 @@ def _emit(event: str, resource: str, subject: str, message: str, **more: Any) ->
     )
 
 
-async def _died(run: str) -> bool:
-    """Say whether the last thing known of a run of training is that its flow run crashed.
+async def _died() -> list[str]:
+    """Return the runs of training of which the last thing known is that their flow run crashed.
 
-    One that failed, or that a person cancelled, stays where it is; so does one that was never started here.
+    Also those whose rounds are all made: what is left is to record them. One that failed or that a person cancelled
+    stays where it is, and so does one that has crashed too often in a row.
     """
     async with get_client() as client:
-        found = await runs_of(client, TRAIN, {"run": run})
-    return bool(found) and state_of(found[0]).is_crashed() and all(state_of(r).is_final() for r in found)
+        found = await runs_of(client, TRAIN, {})
+    by_run: dict[str, list[FlowRun]] = {}
+    for one in found:
+        by_run.setdefault(str(one.parameters.get("run")), []).append(one)
+    crashed = {run: list(takewhile(lambda r: state_of(r).is_crashed(), newest)) for run, newest in by_run.items()}
+    return [run for run, times in crashed.items() if 0 < len(times) <= MAX_RESTARTS]
 
 
 @flow(name="notice", flow_run_name="notice {kind} {subject}")

@@ -1,4 +1,4 @@
-"""What a home waits for: late partitions, text that no run has used, runs that lack rounds."""
+"""What a home waits for: late partitions, text that no run has used."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ import pytest
 
 from data_contracts.contract import Contract, load_contract
 from data_contracts.sources import open_source
-from flows.overdue import late, unfinished, waiting_bytes
+from flows.overdue import late, waiting_bytes
 from tests.data_contracts.making import make_contract, write_lines
 from tests.training.ingested import CONFIG, READER, make
 from training import steps
-from training.rounds.control import pause
-from training.rounds.plan import Plan
 from training.shards.sharding import Sharded
 from training.workspace import Workspace
 
@@ -63,16 +61,17 @@ def test_a_data_set_that_promises_nothing_is_never_late(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def planned(tmp_path: Path) -> tuple[Workspace, Plan]:
+def planned(tmp_path: Path) -> Workspace:
     workspace = make(tmp_path)
     sets = steps.read_sets(workspace, CONFIG.datasets)
     record = steps.make_tokenizer(workspace, CONFIG, sets)
     made: Sharded = steps.make_shards(workspace, CONFIG, sets, record)
-    return workspace, steps.plan_run(workspace, CONFIG, made, record.tokenizer.vocab_size)
+    steps.plan_run(workspace, CONFIG, made, record.tokenizer.vocab_size)
+    return workspace
 
 
-def test_text_waits_from_its_partition_on_until_a_plan_uses_it(planned: tuple[Workspace, Plan], tmp_path: Path) -> None:
-    workspace, _ = planned
+def test_text_waits_from_its_partition_on_until_a_plan_uses_it(planned: Workspace, tmp_path: Path) -> None:
+    workspace = planned
     assert waiting_bytes(workspace) == {}
     rows = [{"key": f"9-{n}", "content": f"day 9: note {n}"} for n in range(8)]
     path = write_lines(tmp_path / "in" / "data" / "day9.jsonl", rows)
@@ -87,10 +86,3 @@ def test_text_of_a_data_set_that_no_run_uses_counts_only_when_it_is_named(tmp_pa
     workspace = make(tmp_path)
     assert waiting_bytes(workspace) == {}
     assert waiting_bytes(workspace, ["test/notes"])["test/notes"] > 0
-
-
-def test_a_run_that_lacks_rounds_is_unfinished_until_a_person_pauses_it(planned: tuple[Workspace, Plan]) -> None:
-    workspace, plan = planned
-    assert unfinished(workspace) == [plan.run]
-    pause(workspace.home, plan, "ann")
-    assert unfinished(workspace) == []
