@@ -58,7 +58,7 @@ async def backfill(
 
     Args:
         home: The --home folder.
-        dataset: The data set's id.
+        dataset: The data set's id; with resume it is not needed.
         only: missing (never taken in), failed, restated (other bytes), stale-contract (an older contract), or all.
         start: The first partition, included; empty for no bound.
         end: The last partition, included; empty for no bound.
@@ -70,7 +70,7 @@ async def backfill(
         reason: Why; it is kept with the backfill.
         resume: The id of a backfill to go on with; all else is then as it was planned.
         breaker: So many failures in a row stop it.
-        deployed: Run each partition on the workers of its place; empty for where this flow itself is a deployment.
+        deployed: Run each partition on the workers of its place; None: where this run itself is on a worker.
     """
     workspace = Workspace.open(Path(home))
     logger = get_run_logger()

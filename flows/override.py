@@ -95,7 +95,7 @@ async def override(home: str, dataset: str, partition: str, ingest_id: str = "")
     Args:
         home: The --home folder.
         dataset: The data set's id.
-        partition: The partition's value.
+        partition: The refused partition's value, as `causeway status` names it.
         ingest_id: The refused version, or how its ingest_id begins; empty for the newest refused one.
     """
     logger = get_run_logger()

@@ -1,8 +1,8 @@
-"""Forms: the parameters of a flow as JSON Schema, with the choices that are known offered as a list."""
+"""Forms: the parameters of a flow as JSON Schema, as a person fills them in: titles, order, choices that are known."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -11,11 +11,14 @@ DATASETS = ("dataset", "datasets")
 SITES = ("site", "sites")
 
 
-def form(schema: Mapping[str, Any], datasets: Sequence[str], sites: Sequence[str]) -> tuple[dict[str, Any], bool]:
+def form(
+    schema: Mapping[str, Any], datasets: Sequence[str], sites: Sequence[str], given: Collection[str]
+) -> tuple[dict[str, Any], bool]:
     """Return a form that offers data sets and sites by name, and whether the server may enforce it.
 
-    Data sets are taken in every day, and a form is as old as the last `causeway deploy`: the list is a help for a
-    person, and no reason to refuse a run.
+    Fields that are given, because the deployment has their value already, come last. Data sets are taken in every
+    day, and a form is as old as the last `causeway deploy`: the list is a help for a person, and no reason to refuse
+    a run.
     """
     made = deepcopy(dict(schema))
     grows = False
@@ -25,10 +28,19 @@ def form(schema: Mapping[str, Any], datasets: Sequence[str], sites: Sequence[str
             if name in properties and choice:
                 _offer(properties[name], choice)
                 grows |= name in DATASETS
+    _arrange(made.get("properties", {}), given)
     if not made.get("definitions"):
         # As Prefect's own command writes it.
         made.pop("definitions", None)
     return made, not grows
+
+
+def _arrange(properties: dict[str, Any], given: Collection[str]) -> None:
+    """Give the fields titles in words and their order; the UI goes by `position`."""
+    order = sorted(properties, key=lambda name: (name in given, properties[name].get("position", 0)))
+    for position, name in enumerate(order):
+        words = name.replace("_", " ").replace("dataset", "data set")
+        properties[name] |= {"position": position, "title": words[0].upper() + words[1:]}
 
 
 def _offer(field: dict[str, Any], choice: Sequence[str]) -> None:
