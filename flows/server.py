@@ -26,6 +26,7 @@ from flows.processes import Process, born
 from flows.settings import QUIET, configure
 
 START_TIMEOUT_S = 120
+ANSWER_S = 20
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,15 @@ def running(home: Path) -> str | None:
     """Return the API URL of this folder's server, if one is up."""
     state = read_state(home)
     # The port of a server that ended may be another folder's by now.
-    return state.url if state is not None and state.alive("server") and healthy(state.url) else None
+    if state is None or not state.alive("server"):
+        return None
+    # A server at work on a busy machine may take seconds to answer; an embedded one beside it would share its SQLite.
+    deadline = time.monotonic() + ANSWER_S
+    while not healthy(state.url):
+        if time.monotonic() > deadline or not state.alive("server"):
+            return None
+        time.sleep(0.3)
+    return state.url
 
 
 def deployed(home: Path) -> bool:
@@ -99,7 +108,10 @@ def authorise(home: Path) -> None:
     """
     path = auth_file(home)
     known = os.environ.get("PREFECT_SERVER_API_AUTH_STRING") or os.environ.get("PREFECT_API_AUTH_STRING")
-    if known is None and path.exists():
+    state, named = read_state(home), os.environ.get("PREFECT_API_URL")
+    # Another server that the user has named is not shown this folder's password.
+    own = named is None or (state is not None and state.url == named)
+    if known is None and own and path.exists():
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise CausewayError(f"{path}: others may read this password; run: chmod 600 {path}")
         known = path.read_text().strip()
