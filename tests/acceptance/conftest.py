@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -90,10 +91,17 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         folder = Path(finished)
         document = json.loads((folder / "out").read_text().strip().splitlines()[-1])
         return Demo(folder / "home", document, folder / "loader-log")
-    home = tmp_path_factory.mktemp("demo") / "home"
-    log = home.parent / "loader-log"
-    document = run_json("demo", "--quick", "--home", home, "--loader-log", log)
-    return Demo(home, document, log)
+    # The workers of one test run make it once between them.
+    shared = tmp_path_factory.getbasetemp()
+    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "finished-demo"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        home, log, made = shared / "home", shared / "loader-log", shared / "document.json"
+        if not made.exists():
+            document = run_json("demo", "--quick", "--home", home, "--loader-log", log)
+            made.write_text(json.dumps(document))
+        return Demo(home, json.loads(made.read_text()), log)
 
 
 @pytest.fixture
