@@ -94,7 +94,8 @@ def resume(run: str, *, reason: str = "", home: Home = DEFAULT_HOME) -> int:
         print(f"run {run} is {made.words}; no train deployment here: run causeway train with its run.toml to go on")
         return 0
     flow_run, new = started
-    print(f"run {run} is {made.words}; {'started' if new else 'at work already'}: flow run {flow_run.name} {flow_run.id}")
+    how = "started" if new else "at work already"
+    print(f"run {run} is {made.words}; {how}: flow run {flow_run.name} {flow_run.id}")
     return 0
 
 
