@@ -23,6 +23,7 @@ from data_contracts.errors import DataRefused
 from flows.backfilling.executor import Executor, Launcher
 from flows.backfilling.launchers import Deployed, Subflows, deployment_exists
 from flows.backfilling.page import line, plan_page, progress_page
+from flows.credentials import load_where_deployed
 from flows.curate import curate
 from flows.progress import report
 from flows.remote import tolerated
@@ -72,6 +73,7 @@ async def backfill(
         breaker: So many failures in a row stop it.
         deployed: Run each partition on the workers of its place; None: where this run itself is on a worker.
     """
+    await load_where_deployed("home")
     workspace = Workspace.open(Path(home))
     logger = get_run_logger()
     if resume:

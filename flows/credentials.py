@@ -43,6 +43,14 @@ async def load_credentials(place: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+async def load_where_deployed(place: str) -> None:
+    """Load a place's credentials when this flow run is of a deployment; a person's own process has its own."""
+    from prefect import runtime
+
+    if runtime.deployment.id:
+        await load_credentials(place)
+
+
 async def read_credentials(place: str) -> dict[str, str]:
     """Return the variables of a place's block; empty when there is no block.
 

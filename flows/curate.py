@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 
+from flows.credentials import load_where_deployed
 from flows.retries import is_transient
 from training.steps import curate_set
 from training.workspace import Workspace
@@ -29,6 +30,7 @@ async def curate(home: str, datasets: list[str]) -> dict[str, Any]:
         home: The --home folder.
         datasets: Ids of the data sets.
     """
+    await load_where_deployed("home")
     done: dict[str, Any] = {}
     for dataset in sorted(datasets):
         summary, new = await curate_task(home, dataset)

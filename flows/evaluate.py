@@ -17,6 +17,7 @@ from prefect.states import Completed, Failed
 
 from data_contracts.catalog.lineage import Node
 from data_contracts.errors import PolicyRefused, StoreError
+from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.remote import REFUSED, run_to_end, tags
 from flows.retries import FINAL, is_transient
@@ -76,6 +77,7 @@ async def evaluate_site(home: str, run: str, site: str, max_bytes: int = 200_000
         site: The site.
         max_bytes: Text scored per data set, in UTF-8 bytes.
     """
+    await load_where_deployed(site)
     try:
         summaries = await evaluate_at(home, run, site, max_bytes)
     except PolicyRefused as error:
@@ -93,6 +95,7 @@ async def evaluate(home: str, run: str, max_bytes: int = 200_000, deployed: bool
         max_bytes: Text scored per data set and site, in UTF-8 bytes.
         deployed: Evaluate each site in a run of the deployment evaluate-site/<site>, not in a process of this machine.
     """
+    await load_where_deployed("home")
     try:
         return await _evaluate(Workspace.open(Path(home)), run, max_bytes, deployed)
     except FINAL:

@@ -20,7 +20,7 @@ from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.moments import moment_of
 from data_contracts.oracle import ask_oracle
 from data_contracts.sources import Source, open_source
-from flows.credentials import load_credentials
+from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.retries import is_transient
 from training.backfilling import open_backfill, run_item
@@ -155,8 +155,7 @@ async def ingest_partition_flow(
         item: The item's number.
         attempt: Which attempt this is, counted from 1.
     """
-    if runtime.deployment.id:
-        await load_credentials("home")
+    await _credentials(home, dataset)
     if backfill:
         row = await _item(home, backfill, item, attempt)
     else:
@@ -168,6 +167,20 @@ async def ingest_partition_flow(
     if row["outcome"] != "unchanged":
         await _show(home, dataset, partition, row)
     return row
+
+
+async def _credentials(home: str, contract: str) -> None:
+    """Let a deployed run have the credentials of the place of the data set's tables; `contract` is a path or an id."""
+    if not runtime.deployment.id:
+        return  # nothing is opened for nothing
+
+    def place() -> str:
+        workspace = Workspace.open(Path(home))
+        known = contract.endswith((".yaml", ".yml", ".json"))
+        loaded = load_contract(Path(contract)) if known else workspace.contract(contract)
+        return workspace.table_place(loaded).name
+
+    await load_where_deployed(await _apart(place))
 
 
 async def _item(home: str, backfill: str, item: int, attempt: int) -> dict[str, Any]:
@@ -243,11 +256,10 @@ async def ingest(
         oracle: Let Great Expectations run the same rules over the whole source; its verdicts must agree.
         published: When its owner published this source, ISO 8601; for data sets that are ordered by publication.
     """
-    if runtime.deployment.id:
-        await load_credentials("home")
     workspace = Workspace.open(Path(home))
     forget_sources()
     contract, source, published = await _apart(_registered, home, contract, source, published)
+    await _credentials(home, contract)
     loaded, opened = await _apart(_source, contract, source)
     await _apart(admit, workspace, loaded, source, moment_of(published))
     due = await _apart(outstanding, workspace, loaded, opened, only, partitions, moment_of(published))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from prefect import apause_flow_run, flow, get_run_logger, runtime, task
+from prefect import apause_flow_run, flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.exceptions import FlowPauseTimeout
@@ -19,7 +19,7 @@ from pydantic import Field
 from data_contracts.catalog.leases import Busy
 from data_contracts.errors import CausewayError
 from data_contracts.notices import clear_notice, put_notice
-from flows.credentials import load_credentials
+from flows.credentials import load_where_deployed
 from flows.ingest import _apart
 from flows.retries import is_transient
 from training.overriding import Case, Overridden, case_of, override_one
@@ -99,8 +99,7 @@ async def override(home: str, dataset: str, partition: str, ingest_id: str = "")
         ingest_id: The refused version, or how its ingest_id begins; empty for the newest refused one.
     """
     logger = get_run_logger()
-    if runtime.deployment.id:
-        await load_credentials("home")
+    await load_where_deployed("home")
     case = await why_refused(home, dataset, partition, ingest_id)
     subject = f"{dataset} {partition}"
     if case.overridden is not None:

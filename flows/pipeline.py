@@ -14,6 +14,7 @@ from prefect.artifacts import acreate_markdown_artifact
 from pydantic import BaseModel, Field
 
 from data_contracts.errors import RoundError
+from flows.credentials import load_where_deployed
 from flows.curate import curate
 from flows.evaluate import by_dataset, evaluate
 from flows.ingest import Ingested, ingest
@@ -97,6 +98,7 @@ async def pipeline(
         loader_log: Folder for an independent log of what each site's loader handed out.
         deployed: Train and evaluate each site in a run of its own deployment, by the workers of its pool.
     """
+    await load_where_deployed("home")
     began = time.monotonic()
     ingested: list[Ingested] = []
     for number, one in enumerate(inputs):

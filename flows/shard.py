@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import acreate_markdown_artifact
 
+from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.retries import is_transient
 from training.planning import RunConfig
@@ -41,6 +42,7 @@ async def shard(home: str, config: RunConfig) -> tuple[Sharded, Plan]:
         home: The --home folder.
         config: What to train on, for which purpose; as in run.toml.
     """
+    await load_where_deployed("home")
     made, plan, _ = await shard_task(home, config)
     get_run_logger().info("%s: %d shards written, %d in all", plan.run, made.written, len(made.manifests))
     await acreate_markdown_artifact(markdown=placement_table(made), key="placement", description="Where shards lie")

@@ -12,6 +12,7 @@ from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact,
 from prefect.states import Completed
 
 from data_contracts.errors import ObjectMissing, StoreError
+from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.remote import PAUSED, tolerated
 from flows.site_process import SiteProcesses
@@ -52,6 +53,7 @@ async def train(home: str, run: str, loader_log: str | None = None, deployed: bo
         loader_log: Folder for an independent log of what each site's loader handed out.
         deployed: Train each site in a run of the deployment train-site/<site>, not in a process of this machine.
     """
+    await load_where_deployed("home")
     workspace = Workspace.open(Path(home))
     plan = await asyncio.to_thread(read_plan, workspace.home, run)
     logger = get_run_logger()

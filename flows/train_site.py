@@ -2,6 +2,7 @@
 
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
+import asyncio
 import subprocess
 from collections import deque
 from pathlib import Path
@@ -11,6 +12,7 @@ from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.credentials import load_where_deployed
 from flows.remote import PAUSED, REFUSED
 from flows.site_process import site_command
 from training.admission import EXIT_REFUSED
@@ -33,6 +35,7 @@ def train_site(home: str, run: str, site: str, loader_log: str | None = None) ->
         loader_log: Folder for an independent log of what the site's loader handed out.
     """
     logger = get_run_logger()
+    asyncio.run(load_where_deployed(site))
     workspace = Workspace.open(Path(home))
     plan = read_plan(workspace.home, run)
     command = site_command(workspace, plan, plan.site(site).name, Path(loader_log) if loader_log else None)

@@ -216,12 +216,13 @@ def _server(home: Path, host: str, port: int | None, scale: Scale | None) -> tup
         )
     reached = "127.0.0.1" if host in ("0.0.0.0", "::") else host
     url = f"http://{reached}:{port}/api"
-    if healthy(url):
-        raise CausewayError(f"port {port} is taken by another Prefect server; give --port another number")
-    # Processes of a server that was killed would hold the port; workers that know another address are of no use.
+    # Processes of a server that was killed would hold the port, and with --postgres answer on it; workers that know
+    # another address are of no use.
     known = state.processes if state else ()
     lost = {p.pid for p in known if not p.pool or (state and state.url != url)}
     end([pid for pid in marked(home) if session(pid) in lost], GRACE_S)
+    if healthy(url):
+        raise CausewayError(f"port {port} is taken by another Prefect server; give --port another number")
     environment = server_environment(home, reached, port)
     arguments = ["prefect", "server", "start", "--host", host, "--port", str(port)]
     logs = home / "prefect" / "logs"

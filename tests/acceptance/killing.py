@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from tests.acceptance.conftest import SHARED, run, run_json, wait_for
 from tests.acceptance.test_deploy import free_port
+from tests.acceptance.test_scale_out import Postgres, Redis
 from training.workspace import Workspace
 
 DATASET = "healthcare/covid19-daily-reports"
@@ -165,6 +166,18 @@ def disturbed(home: Path, calm: Path, bounds: list[str], options: list[str] | No
         run("down", "--home", home)
 
 
+@contextmanager
+def databases(folder: Path) -> Iterator[None]:
+    """A PostgreSQL and a Redis of their own, told to `causeway up` by the environment, where others do not see them."""
+    folder.mkdir(parents=True)
+    with Postgres(folder / "postgres") as postgres, Redis(folder / "redis") as redis:
+        os.environ.update({"CAUSEWAY_POSTGRES": postgres, "CAUSEWAY_REDIS": redis})
+        try:
+            yield
+        finally:
+            del os.environ["CAUSEWAY_POSTGRES"], os.environ["CAUSEWAY_REDIS"]
+
+
 def disturb(made: Disturbed, seed: int, seconds: float = 3000) -> None:
     """Kill each of the three once, in an order and at moments that the seed decides, and wait for the end."""
     dice = random.Random(seed)
@@ -193,6 +206,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=50)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--from", dest="start", default="", help="first partition; all by default")
+    parser.add_argument("--databases", choices=("sqlite", "postgresql", "both"), default="both", help="both: in turn")
     parser.add_argument("--record", type=Path, help="a markdown page to add a line a time to")
     options = parser.parse_args()
     bounds = ["--from", options.start] if options.start else []
@@ -201,12 +215,16 @@ def main() -> int:
         undisturbed(calm, bounds)
         for seed in range(options.seed, options.seed + options.times):
             home, began = Path(folder) / f"seed-{seed}", time.monotonic()
-            with disturbed(home, calm, bounds) as made:
+            large = options.databases == "postgresql" or (options.databases == "both" and seed % 2 == 0)
+            with ExitStack() as stack:
+                if large:
+                    stack.enter_context(databases(Path(folder) / f"databases-{seed}"))
+                made = stack.enter_context(disturbed(home, calm, bounds))
                 disturb(made, seed)
                 versions = compare(home, calm)
             attempts = len(list(home.glob("*/backfills/*/*/attempts/*.json")))
-            took = time.monotonic() - began
-            said = f"| {seed} | {versions} | {attempts} | {', '.join(made.killed)} | {took:.0f} s | equal |"
+            took, server = time.monotonic() - began, "PostgreSQL, Redis" if large else "SQLite"
+            said = f"| {seed} | {server} | {versions} | {attempts} | {', '.join(made.killed)} | {took:.0f} s | equal |"
             sys.stderr.write(said + "\n")
             if options.record:
                 with options.record.open("a", encoding="utf-8") as stream:
