@@ -140,8 +140,6 @@ def server_environment(home: Path, host: str, port: int) -> dict[str, str]:
         "PREFECT_UI_API_URL": os.environ.get("PREFECT_UI_API_URL", f"http://{host}:{port}/api"),
         "PREFECT_SERVER_API_HOST": host,
         "PREFECT_SERVER_API_PORT": str(port),
-        # SQLite has one writer at a time: on a busy machine workers wait for each other longer than Prefect's 10 s.
-        "PREFECT_SERVER_DATABASE_TIMEOUT": os.environ.get("PREFECT_SERVER_DATABASE_TIMEOUT", "60"),
         # In files: slots of a concurrency limit that are held when the server is killed are given back later, instead
         # of never.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",

@@ -13,7 +13,14 @@ from prefect import flow, get_run_logger
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterName,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 
 from data_contracts.notices import clear_notice, notices, put_notice
@@ -25,6 +32,7 @@ from training.workspace import Workspace
 
 TRAIN = "train/train"
 NOTIFY = "causeway-notify"
+FAILED = "run-failed"
 
 
 @dataclass
@@ -49,6 +57,7 @@ async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[st
     now = dt.datetime.now(dt.UTC)
     done = Tended()
     done.late = await _late(workspace, now)
+    await _mended(workspace)
     done.waiting = await asyncio.to_thread(waiting_bytes, workspace, datasets)
     await _ready(workspace, done.waiting, tokens_ready_bytes, now)
     for run in await _died():
@@ -78,6 +87,25 @@ async def _late(workspace: Workspace, now: dt.datetime) -> list[str]:
         put_notice(workspace.home, LATE, one.subject, one.message, now)
         get_run_logger().warning("%s", one.message)
     return [one.subject for one in fresh]
+
+
+async def _mended(workspace: Workspace) -> None:
+    """Forget runs that failed, where one of the same name has come to its end since."""
+    failed = {n.subject: dt.datetime.fromisoformat(n.since) for n in notices(workspace.home) if n.kind == FAILED}
+    if not failed:
+        return
+    async with get_client() as client:
+        completed = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(
+                name=FlowRunFilterName(any_=sorted(failed)),
+                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
+            ),
+            sort=FlowRunSort.END_TIME_DESC,
+            limit=200,
+        )
+    for one in completed:
+        if one.end_time and one.end_time > failed[one.name]:
+            clear_notice(workspace.home, FAILED, one.name)
 
 
 async def _ready(workspace: Workspace, waiting: dict[str, int], enough: int, now: dt.datetime) -> None:

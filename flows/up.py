@@ -43,7 +43,6 @@ WORKER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "2",
     # A run's process needs about this long until it can begin.
     "PREFECT_WORKER_PREFETCH_SECONDS": "5",
-    "PREFECT_WORKER_HEARTBEAT_SECONDS": "10",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 _REDIS = {

@@ -190,7 +190,8 @@ def _deployment(entry: dict[str, Any], dataset: Dataset | None, home: HomeFacts,
     if home.train is not None and entry["entrypoint"] == TEND:
         # Data sets that no run has used yet count too: the run that is to come names them.
         parameters["datasets"] = list(home.train["datasets"])
-    shape, enforced = form(flow.schema, [d.id for d in home.datasets], [p.name for p in home.places[1:]], parameters)
+    datasets, sites = [d.id for d in home.datasets], [p.name for p in home.places[1:]]
+    shape, enforced = form(flow.schema, datasets, sites, entry.get("parameters", {}))
     limit = entry.get("concurrency_limit") or {}
     pool = entry["work_pool"]
     fields = {

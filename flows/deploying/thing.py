@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Kind = Literal["pool", "queue", "limit", "deployment", "automation"]
+Kind = Literal["pool", "queue", "deployment", "automation"]
 # In this order they are made: each may name those before it.
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TAG = "causeway"
@@ -17,7 +17,7 @@ OPEN = ("parameters", "job_variables")
 
 @dataclass(frozen=True)
 class Thing:
-    """A pool, a queue (`pool/queue`), a limit, a deployment (`flow/deployment`) or an automation.
+    """A pool, a queue (`pool/queue`), a deployment (`flow/deployment`) or an automation.
 
     `fields` are plain JSON values: what we say of it. The server may know more.
     """

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,17 +17,34 @@ import httpx
 import pytest
 
 from data_contracts.contract import load_contract
-from data_contracts.notices import Notice, notices
+from data_contracts.notices import Notice, notices, put_notice
 from data_contracts.sources import open_source
-from flows.processes import marked
+from flows.processes import marked, session
 from tests.acceptance.conftest import run, run_json, wait_for
 from tests.data_contracts.making import make_contract, write_lines
-from tests.training.ingested import READER
+from tests.training.ingested import CONFIG, READER
 from training import steps
+from training.rounds.plan import read_plan
+from training.rounds.run import newest_state
 from training.workspace import Workspace
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200)]
 EVERY_30_S, LATE = "test/every-30-s", "test/late"
+SITES_TOML = """format = 1
+[home]
+store = "home"
+jurisdictions = ["SE"]
+[[site]]
+name = "north"
+region = "europe"
+jurisdictions = ["SE"]
+store = "sites/north"
+[[site]]
+name = "west"
+region = "america"
+jurisdictions = ["US"]
+store = "sites/west"
+"""
 
 
 @dataclass
@@ -35,6 +54,7 @@ class Home:
     root: Path
     data: Path
     port: int
+    run: str = ""
     up: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -67,12 +87,36 @@ class Home:
         return found
 
     def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        answer = httpx.post(f"{self.url}/{path}", json=body, timeout=60)
+        return self.ask("POST", path, body)
+
+    def ask(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
+        """Ask the API as Prefect's clients do: a SQLite that two write at once says 503, and one tries again."""
+        for _ in range(20):
+            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
+            if answer.status_code != 503:
+                break
+            time.sleep(0.5)
         answer.raise_for_status()
         return answer
 
+    def deployment(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{self.url}/deployments/name/{name}", timeout=60).json()
+        return found
+
+    def change(self, deployment: str, **fields: Any) -> None:
+        """Change a deployment as the UI does."""
+        self.ask("PATCH", f"deployments/{self.deployment(deployment)['id']}", fields)
+
+    def state(self, number: str) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{number}", timeout=60).json()["state"]
+        return found
+
+    def crashed(self, number: str) -> dict[str, Any] | None:
+        state = self.state(number)
+        return state if state["type"] == "CRASHED" else None
+
     def start_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
-        number = httpx.get(f"{self.url}/deployments/name/{deployment}", timeout=60).json()["id"]
+        number = self.deployment(deployment)["id"]
         made: dict[str, Any] = self.post(
             f"deployments/{number}/create_flow_run", {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         ).json()
@@ -87,7 +131,8 @@ def free_port() -> int:
 
 def take_in(root: Path, folder: Path, dataset: str, frequency: str) -> Path:
     """Ingest a data set of one day whose contract promises a frequency; return the folder of its files."""
-    path = make_contract(folder / dataset, reader=READER, id=dataset).path
+    residency = {"storage": ["SE"], "processing": ["SE"]}
+    path = make_contract(folder / dataset, reader=READER, id=dataset, terms={"residency": residency}).path
     document = json.loads(path.read_text())
     document["slaProperties"] = [{"property": "frequency", "value": frequency}]
     path.write_text(json.dumps(document))
@@ -101,14 +146,29 @@ def take_in(root: Path, folder: Path, dataset: str, frequency: str) -> Path:
 
 
 def write_day(data: Path, day: str) -> None:
-    write_lines(data / f"{day}.jsonl", [{"key": f"{day}-{n}", "content": f"note {n} of {day}"} for n in range(4)])
+    rows = [{"key": f"{day}-{n}", "content": f"note {n} of {day}, of {n * n} words, kept"} for n in range(20)]
+    write_lines(data / f"{day}.jsonl", rows)
+
+
+def plan(root: Path, dataset: str) -> str:
+    """Shard a data set and plan a short run on it; return the run's id. Terms and sites leave north alone to train."""
+    workspace = Workspace.open(root)
+    config = CONFIG.model_copy(update={"datasets": [dataset], "rounds": 4})
+    steps.curate_set(workspace, workspace.contract(dataset))
+    sets = steps.read_sets(workspace, config.datasets)
+    record = steps.make_tokenizer(workspace, config, sets)
+    made = steps.make_shards(workspace, config, sets, record)
+    return steps.plan_run(workspace, config, made, record.tokenizer.vocab_size).run
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     folder = tmp_path_factory.mktemp("deploy")
+    (folder / "home").mkdir()
+    (folder / "home" / "sites.toml").write_text(SITES_TOML)
     made = Home(folder / "home", take_in(folder / "home", folder, EVERY_30_S, "PT30S"), free_port())
     take_in(made.root, folder, LATE, "daily")
+    made.run = plan(made.root, LATE)
     try:
         made.up = made.start()
         yield made
@@ -145,11 +205,8 @@ def test_a_worker_that_died_is_started_again_and_nothing_else(home: Home) -> Non
 
 
 def test_deploy_mends_what_was_changed_by_hand_and_leaves_what_a_person_added(home: Home) -> None:
-    curate = httpx.get(f"{home.url}/deployments/name/curate/curate", timeout=60).json()
-    tend = httpx.get(f"{home.url}/deployments/name/tend/tend", timeout=60).json()
-    httpx.patch(f"{home.url}/deployments/{curate['id']}", json={"description": "mine"}, timeout=60).raise_for_status()
-    given = {"parameters": {**tend["parameters"], "tokens_ready_bytes": 123}}
-    httpx.patch(f"{home.url}/deployments/{tend['id']}", json=given, timeout=60).raise_for_status()
+    home.change("curate/curate", description="mine")
+    home.change("tend/tend", parameters={**home.deployment("tend/tend")["parameters"], "tokens_ready_bytes": 123})
     found = run("deploy", "--check", "--home", home.root)
     assert found.returncode == 1
     assert 'description: "mine" -> "Remove exact duplicates' in found.stdout
@@ -157,8 +214,7 @@ def test_deploy_mends_what_was_changed_by_hand_and_leaves_what_a_person_added(ho
     (change,) = run_json("deploy", "--home", home.root)["changes"]
     assert (change["action"], change["name"]) == ("change", "curate/curate")
     assert run("deploy", "--home", home.root).stdout == "nothing to change\n"
-    tend = httpx.get(f"{home.url}/deployments/name/tend/tend", timeout=60).json()
-    assert tend["parameters"]["tokens_ready_bytes"] == 123
+    assert home.deployment("tend/tend")["parameters"]["tokens_ready_bytes"] == 123
 
 
 def test_the_promised_schedule_takes_in_what_is_new_with_no_one_at_the_keyboard(home: Home) -> None:
@@ -184,6 +240,31 @@ def test_a_run_that_failed_is_put_on_the_list_of_what_needs_a_person(home: Home)
     (notice,) = wait_for(lambda: home.notices("run-failed"), 240, "the failed run left no notice")
     assert "curate" in notice.subject
     assert "no data set 'test/nowhere'" in notice.message
+
+
+def test_a_failed_run_is_forgotten_when_one_of_its_name_has_come_to_its_end(home: Home) -> None:
+    name = home.runs("ingest")[0]["name"]
+    put_notice(Workspace.open(home.root).home, "run-failed", name, "Failed: once", dt.datetime.now(dt.UTC))
+    wait_for(lambda: name not in {n.subject for n in home.notices("run-failed")}, 240, "the notice stays")
+    assert home.notices("run-failed"), "another run that failed is forgotten too"
+
+
+def test_a_train_run_that_died_with_its_worker_is_found_dead_and_goes_on(home: Home) -> None:
+    first = home.start_run("train/train", run=home.run)
+    wait_for(lambda: home.state(first["id"])["type"] == "RUNNING", 120, "the train run did not start")
+    worker = home.pids()["worker home"]
+    os.kill(worker, signal.SIGKILL)
+    for pid in [p for p in marked(home.root) if session(p) == worker]:
+        os.kill(pid, signal.SIGKILL)
+    states = {p["name"]: p["state"] for p in home.start()["processes"]}
+    assert states["worker home"] == "started"
+    # Nobody has told the server: only the heartbeats that do not come.
+    state = wait_for(lambda: home.crashed(first["id"]), 300, "the dead run is still called alive")
+    assert "No heartbeat for 90 s" in state["message"]
+    (second,) = wait_for(lambda: home.runs("train"), 240, "the train run was not started again")
+    assert second["parameters"]["run"] == home.run and second["id"] != first["id"]
+    workspace = Workspace.open(home.root)
+    assert newest_state(workspace.home, read_plan(workspace.home, home.run)).round == 4
 
 
 def test_a_killed_server_comes_back_where_it_was_and_its_workers_go_on(home: Home) -> None:

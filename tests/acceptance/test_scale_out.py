@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from flows.processes import marked
@@ -151,5 +150,5 @@ def test_up_runs_the_server_in_processes_over_postgresql_and_redis_and_an_ingest
 
 def ended(home: Home, number: str) -> str | None:
     """Return the type of a run's state when it has ended."""
-    state = httpx.get(f"{home.url}/flow_runs/{number}", timeout=60).json()["state"]["type"]
+    state: str = home.state(number)["type"]
     return state if state in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None

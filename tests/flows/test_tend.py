@@ -1,0 +1,91 @@
+"""Tend and notice on a real Prefect server: told once, forgotten when it is mended, and told elsewhere too."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
+
+from data_contracts.notices import Notice, notices
+from flows.overdue import waiting_bytes
+from flows.tend import notice, tend
+from tests.flows.test_overdue import promising, take_in
+from tests.training.ingested import make
+from training.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+
+
+def told(workspace: Workspace, kind: str) -> list[Notice]:
+    return [n for n in notices(workspace.home) if n.kind == kind]
+
+
+async def test_text_that_waits_is_told_once_and_again_only_after_a_run_has_taken_it(tmp_path: Path) -> None:
+    workspace = make(tmp_path)
+    home = str(workspace.root)
+    size = waiting_bytes(workspace, ["test/notes"])["test/notes"]
+    assert (await tend(home, size + 1, ["test/notes"])).waiting == {"test/notes": size}
+    assert told(workspace, "tokens-ready") == []
+    await tend(home, size, ["test/notes"])
+    (first,) = told(workspace, "tokens-ready")
+    assert "test/notes" in first.message and f"{size:,} bytes" in first.message
+    await tend(home, size, ["test/notes"])
+    assert told(workspace, "tokens-ready") == [first]
+    # As when a run has used it: nothing waits any more.
+    await tend(home, size + 1, ["test/notes"])
+    assert told(workspace, "tokens-ready") == []
+
+
+async def test_a_late_data_set_is_told_once_and_forgotten_when_what_was_missing_came(tmp_path: Path) -> None:
+    workspace, data = Workspace.open(tmp_path / "home"), tmp_path / "data"
+    contract = promising(tmp_path / "in", "daily")
+    days = [(dt.datetime.now(dt.UTC).date() - dt.timedelta(days=n)).isoformat() for n in range(4)]
+    take_in(workspace, contract, data, days[3])
+    assert (await tend(str(workspace.root))).late == [f"test/notes {days[2]}"]
+    assert (await tend(str(workspace.root))).late == []
+    take_in(workspace, contract, data, days[2], days[1], days[0])
+    await tend(str(workspace.root))
+    assert told(workspace, "partition-late") == []
+
+
+@pytest.fixture
+def webhook() -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """An address that keeps what is posted to it."""
+    got: list[dict[str, Any]] = []
+
+    class Keeps(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Keeps) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/", got
+        server.shutdown()
+
+
+async def test_a_notice_is_kept_and_goes_to_the_notification_block_if_there_is_one(
+    tmp_path: Path, webhook: tuple[str, list[dict[str, Any]]]
+) -> None:
+    url, got = webhook
+    workspace = Workspace.open(tmp_path / "home")
+    await notice(str(workspace.root), "run-failed", "train small-1", "Failed: the disk is full")
+    (kept,) = notices(workspace.home)
+    assert (kept.kind, kept.subject, kept.message) == ("run-failed", "train small-1", "Failed: the disk is full")
+    assert got == []
+    form = {"subject": "{{subject}}", "body": "{{body}}"}
+    block = CustomWebhookNotificationBlock(name="here", url=url, json_data=form)
+    await block.save("causeway-notify", overwrite=True)
+    await notice(str(workspace.root), "run-failed", "train small-1", "Failed: the disk is full")
+    assert got == [{"subject": "Causeway: run-failed", "body": "train small-1: Failed: the disk is full"}]
