@@ -17,6 +17,7 @@ from prefect.events import emit_event
 
 from data_contracts.contract import Contract, load_contract
 from data_contracts.errors import CausewayError, DataRefused
+from data_contracts.ingest import IngestResult
 from data_contracts.moments import moment_of
 from data_contracts.oracle import ask_oracle
 from data_contracts.sources import Source, open_source
@@ -28,6 +29,7 @@ from training.steps import Only, admit, ingest_one, outstanding, quarantine_exam
 from training.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
+_WHY = 40  # characters; the partition's own artifact has all of it
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -115,9 +117,18 @@ async def publish(home: str, contract: str, source: str, partition: str, publish
         "rows_in": v.rows_in,
         "accepted": v.rows_accepted,
         "quarantined": v.rows_quarantined,
-        "reasons": ", ".join(f"{name} {count}" for name, count in sorted(v.reasons.items())),
+        "reasons": _reasons(result),
         "ingest_id": v.ingest_id[:12],
     }
+
+
+def _reasons(result: IngestResult) -> str:
+    """Return the batch rules that refused the partition, then the row rules with their counts."""
+    broken = [r.detail for r in result.report.batch_results if not r.passed and r.rule.severity == "error"]
+    if result.outcome == "refused" and not broken:
+        broken = ["refused before, the same bytes under the same contract"]
+    rows = ", ".join(f"{name} {count}" for name, count in sorted(result.version.reasons.items()))
+    return "; ".join([*broken, *([rows] if rows else [])])
 
 
 @task(task_run_name="great expectations")
@@ -209,6 +220,10 @@ async def _show(home: str, dataset: str, partition: str, row: dict[str, Any]) ->
         f"## {dataset} {partition}: {row['outcome']}",
         f"{row['rows_in']:,} rows in, {row['accepted']:,} accepted, {row['quarantined']:,} quarantined.",
     ]
+    if row["outcome"] == "refused":
+        ask = f"`causeway override request {dataset} {partition}`"
+        lines += ["", f"Why: {row['reasons']}."]
+        lines += ["", f"Mend the source, or let a person publish it all the same: the deployment `override`, or {ask}."]
     if examples:
         lines += ["", "| rule | rows | examples (file:record, id) |", "|---|--:|---|"]
         lines += [f"| {e.rule} | {e.rows:,} | {'<br>'.join(e.examples)} |" for e in examples]
@@ -224,6 +239,13 @@ async def _show(home: str, dataset: str, partition: str, row: dict[str, Any]) ->
             resource={"prefect.resource.id": f"causeway.dataset.{dataset.replace('/', '--')}"},
             payload={"dataset": dataset, "partition": partition, "reasons": row["reasons"]},
         )
+
+
+def _columns(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the table artifact, as wide as the UI shows without scrolling on a laptop."""
+    why = row["reasons"] if len(row["reasons"]) <= _WHY else row["reasons"][: _WHY - 3] + "..."
+    shown = {"rows": row["rows_in"], "accepted": row["accepted"], "quarantined": row["quarantined"]}
+    return {"partition": row["partition"], "outcome": row["outcome"], **shown, "why": why}
 
 
 def _run_name() -> str:
@@ -289,7 +311,7 @@ async def ingest(
     )
     if done.rows:
         await acreate_table_artifact(
-            table=done.rows,
+            table=[_columns(row) for row in done.rows],
             key=f"ingest-{loaded.slug}".replace("--", "-"),
             description=f"## {loaded.id}\n{done.rows_in:,} rows in, {done.accepted:,} accepted,"
             f" {done.quarantined:,} quarantined. `causeway quarantine {loaded.id}` shows why.",

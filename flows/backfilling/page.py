@@ -54,7 +54,8 @@ def progress_page(state: State) -> str:
         by_partition = sorted(state.items, key=lambda one: (one.item.partition, one.item.published))
         for first in range(0, len(by_partition), _ROW):
             row = by_partition[first : first + _ROW]
-            lines += ["".join(SQUARES[one.status] for one in row) + f" `{row[0].item.name}`", ""]
+            names = " to ".join(dict.fromkeys(f"`{one.item.name}`" for one in (row[0], row[-1])))
+            lines += ["".join(SQUARES[one.status] for one in row) + f" {names}", ""]
     if state.causes:
         lines += ["### Failures by cause", "", "| count | cause | example | partitions |", "|--:|---|---|---|"]
         for cause in state.causes:

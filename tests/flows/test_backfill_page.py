@@ -32,7 +32,7 @@ def test_the_page_has_a_square_a_partition_counts_causes_and_the_time_left(tmp_p
     end(record, 3, "failed", final=True, message="/data/3: gone", cause="DataRefused: ...: gone")
     record.begin(record.plan.item(4), 1, "test")
     page = progress_page(state_of(record.plan, record.progress()))
-    assert "🟩🟧🟥🟦⬜⬜ `2020-03-01`" in page
+    assert "🟩🟧🟥🟦⬜⬜ `2020-03-01` to `2020-03-06`" in page
     assert "⬜ 2 waiting 🟦 1 running 🟩 1 done 🟧 1 refused 🟥 1 failed of 6" in page
     assert "| 1 | DataRefused: ...: gone | /data/3: gone | 2020-03-03 |" in page
     assert "running, about " in page
