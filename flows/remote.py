@@ -162,7 +162,7 @@ async def follow(deployment: str, parameters: dict[str, Any], name: str) -> Stat
                 )
                 ids = LogFilterFlowRunId(any_=[run.id, *(part.id for part in parts)])
                 after = LogFilterTimestamp(after_=since) if since else None
-                lines = await client.read_logs(LogFilter(flow_run_id=ids, timestamp=after), limit=PAGE)
+                lines = await client.read_logs(LogFilter(flow_run_id=ids, timestamp=after), limit=PAGE, offset=0)
         except httpx.TransportError:
             continue
         for line in (one for one in lines if one.id not in seen):

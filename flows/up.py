@@ -38,9 +38,9 @@ ONLINE_TIMEOUT_S = 120
 GRACE_S = 15.0
 # Flow runs that one worker works on at once. Many of them only wait for others, so this bounds memory, not the work.
 WORKER_LIMIT = 16
-# Prefect's 10 s are made for hundreds of workers; with a few a run may start two seconds after it was asked for.
+# Prefect's 10 s are made for hundreds of workers; with a few a run may start three seconds after it was asked for.
 WORKER_SETTINGS = {
-    "PREFECT_WORKER_QUERY_SECONDS": "2",
+    "PREFECT_WORKER_QUERY_SECONDS": "3",
     # A run's process needs about this long until it can begin.
     "PREFECT_WORKER_PREFETCH_SECONDS": "5",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
