@@ -249,7 +249,7 @@ async def _measure(workspace: Any, each: int, repeats: int) -> dict[str, Any]:
 
     home = str(workspace.root)
     # As deployments/prefect.yaml has it: the engine itself, not Prefect's supervisor before it.
-    engine = {"command": "python -m prefect.engine"}
+    engine = {"command": f"{sys.executable} -m prefect.engine"}
     await _deploy(ingest_partition_flow, "home", "flows.ingest.ingest_partition_flow", home, engine)
     from benchmarks.bare_flow import bare_ingest
 

@@ -21,6 +21,7 @@ from data_contracts.catalog.leases import hold
 
 LOOK_S = 1.0
 PAUSES_S = (2.0, 10.0, 30.0)
+LOST_COUNTS = 3
 
 
 class Launcher(Protocol):
@@ -119,16 +120,17 @@ class Executor:
             one = item_state(item, self.record.progress(()))
             if one.status == "waiting":
                 # Tried again soon, and before what was never tried: the order of the plan holds.
-                pause = PAUSES_S[min(outcome.attempt, len(PAUSES_S)) - 1] if outcome.ended == "failed" else 0.0
+                first = outcome.ended == "lost" and outcome.attempt == 1
+                pause = 0.0 if first else PAUSES_S[min(outcome.attempt, len(PAUSES_S)) - 1]
                 waiting.insert(0, (time.monotonic() + pause, item))
         if done or time.monotonic() - self._said > 2.0:
             self._report(state_of(self.record.plan, self.record.progress(())))
 
     def _count(self, outcome: Outcome) -> None:
         """The circuit breaker: so many failures in a row, with no success between, stop the backfill."""
-        if outcome.ended == "lost":
-            return
-        if outcome.ended != "failed":
+        if outcome.ended == "lost" and outcome.attempt < LOST_COUNTS:
+            return  # a killed worker takes many with it, and says nothing of them
+        if outcome.ended not in ("failed", "lost"):
             self._in_a_row.clear()
             return
         self._in_a_row.append(outcome)

@@ -128,6 +128,19 @@ async def test_so_many_failures_in_a_row_stop_it_and_name_what_they_share(tmp_pa
     assert not [s for s in mended.started if int(s.split(".")[0]) <= 10]
 
 
+async def test_partitions_whose_processes_always_die_stop_it_too(tmp_path: Path) -> None:
+    record = stored(tmp_path, plan(6, breaker=4))
+    state = await Executor(record, Scripted(record, lambda item, attempt: "lost")).run()
+    assert state.word == "stopped"
+    assert "4 attempts in a row failed" in state.said
+
+
+async def test_many_that_are_lost_once_do_not_stop_it(tmp_path: Path) -> None:
+    record = stored(tmp_path, plan(12, breaker=3, max_active=6))
+    launcher = Scripted(record, lambda item, attempt: "lost" if attempt < 3 else "published")
+    assert (await Executor(record, launcher).run()).word == "done"
+
+
 async def test_failures_with_a_success_between_do_not_stop_it(tmp_path: Path) -> None:
     record = stored(tmp_path, plan(20, breaker=3, max_active=1))
     launcher = Scripted(
