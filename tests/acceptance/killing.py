@@ -25,8 +25,8 @@ import httpx
 import pyarrow as pa
 
 from tests.acceptance.conftest import SHARED, run, run_json, wait_for
+from tests.acceptance.databases import Postgres, Redis
 from tests.acceptance.test_deploy import free_port
-from tests.acceptance.test_scale_out import Postgres, Redis
 from training.workspace import Workspace
 
 DATASET = "healthcare/covid19-daily-reports"
@@ -167,10 +167,9 @@ def disturbed(home: Path, calm: Path, bounds: list[str], options: list[str] | No
 
 
 @contextmanager
-def databases(folder: Path) -> Iterator[None]:
+def databases() -> Iterator[None]:
     """A PostgreSQL and a Redis of their own, told to `causeway up` by the environment, where others do not see them."""
-    folder.mkdir(parents=True)
-    with Postgres(folder / "postgres") as postgres, Redis(folder / "redis") as redis:
+    with Postgres() as postgres, Redis() as redis:
         os.environ.update({"CAUSEWAY_POSTGRES": postgres, "CAUSEWAY_REDIS": redis})
         try:
             yield
@@ -218,7 +217,7 @@ def main() -> int:
             large = options.databases == "postgresql" or (options.databases == "both" and seed % 2 == 0)
             with ExitStack() as stack:
                 if large:
-                    stack.enter_context(databases(Path(folder) / f"databases-{seed}"))
+                    stack.enter_context(databases())
                 made = stack.enter_context(disturbed(home, calm, bounds))
                 disturb(made, seed)
                 versions = compare(home, calm)

@@ -10,6 +10,7 @@ import pytest
 
 from data_contracts.backfill.selection import Request
 from tests.acceptance.conftest import SHARED, run, run_json, wait_for
+from tests.acceptance.databases import require_databases
 from tests.acceptance.killing import compare, databases, disturb, disturbed, undisturbed
 from tests.acceptance.test_deploy import free_port
 from tests.data_contracts.making import KEYED, make_contract, write_lines
@@ -109,12 +110,10 @@ def test_killed_anywhere_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not SHARED.exists() and not os.environ.get("CI"), reason="the shared data sets are not here")
 def test_killed_anywhere_on_postgresql_and_redis_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    missing = [p for p in ("/usr/lib/postgresql/15/bin/initdb", "/usr/bin/redis-server") if not Path(p).exists()]
-    if missing and os.environ.get("CI") != "true":
-        pytest.skip(f"needs Debian's postgresql and redis-server: {missing} not there")
+    require_databases()
     bounds = ["--from", "2020-03-23", "--to", "2020-03-25"]
     undisturbed(tmp_path / "calm", bounds)
-    with databases(tmp_path / "databases"), disturbed(tmp_path / "home", tmp_path / "calm", bounds) as made:
+    with databases(), disturbed(tmp_path / "home", tmp_path / "calm", bounds) as made:
         disturb(made, seed=20200323)
         assert compare(made.home, tmp_path / "calm") == 5
 
