@@ -43,7 +43,6 @@ WORKER_SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "3",
     # A run's process needs about this long until it can begin.
     "PREFECT_WORKER_PREFETCH_SECONDS": "5",
-    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
 }
 _REDIS = {
     "PREFECT_MESSAGING_BROKER": "prefect_redis.messaging",

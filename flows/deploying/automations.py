@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.deploying.thing import PREFIX, TAG, Thing
 
-HEARTBEAT_S = 30
+HEARTBEAT_S = 30  # as in deployments/prefect.yaml
 # Three heartbeats, as Prefect's page on zombie runs asks: one that comes late is no death.
 ZOMBIE_S = 3 * HEARTBEAT_S
 _RUN = "prefect.flow-run"
@@ -29,7 +29,8 @@ def automations(home: str, train: Mapping[str, Any] | None) -> list[Thing]:
                 {f"{_RUN}.*"},
                 # A run that waits for a person (Paused) sends heartbeats; one that was suspended has no process.
                 expect=[f"{_RUN}.heartbeat", *(f"{_RUN}.{state}" for state in (*_ENDS, "Suspended"))],
-                after=[f"{_RUN}.heartbeat"],
+                # Running too: a run may die before its first heartbeat.
+                after=[f"{_RUN}.heartbeat", f"{_RUN}.Running"],
                 related=[_OURS],
                 posture="Proactive",
                 within=ZOMBIE_S,

@@ -285,3 +285,10 @@ def test_down_leaves_no_process_behind_even_of_a_worker_that_was_killed(home: Ho
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{home.url}/health", timeout=5)
     assert run("down", "--home", home.root).stdout == "nothing was up\n"
+
+
+def test_a_server_that_others_reach_needs_a_password(tmp_path: Path) -> None:
+    refused = run("up", "--home", tmp_path / "home", "--host", "0.0.0.0", "--port", str(free_port()))
+    assert refused.returncode == 2
+    assert "run causeway secrets auth first" in refused.stderr
+    assert marked(tmp_path / "home") == []

@@ -12,6 +12,7 @@ from prefect.cli.deploy._models import PrefectYamlModel
 
 from data_contracts.errors import CausewayError
 from data_contracts.periods import read_frequency
+from flows.deploying.automations import HEARTBEAT_S
 from flows.deploying.desired import (
     FILE,
     Dataset,
@@ -98,7 +99,7 @@ def test_an_ingest_runs_where_its_tables_lie_by_name_and_on_the_schedule_that_wa
     assert notes["parameters"] == {"home": "/srv/home", "contract": "demo/notes"}
     assert notes["schedules"] == [{"cron": "0 0 * * *", "timezone": "UTC", "slug": "promised"}]
     assert notes["tags"] == ["causeway", "dataset:demo/notes"]
-    assert (notes["concurrency_limit"], notes["collision_strategy"]) == (1, "ENQUEUE")
+    assert (notes["concurrency_limit"], notes["collision_strategy"]) == (1, "CANCEL_NEW")
     (ticks,) = fields(things, "ingest/demo--ticks")["schedules"]
     assert (ticks["interval_s"], ticks["anchor_date"]) == (20.0, "2020-01-01T00:00:00Z")
 
@@ -150,6 +151,14 @@ def test_automations_name_deployments_that_are_wanted(things: dict[tuple[str, st
         for action in things["automation", name].fields["actions"]:
             if "deployment" in action:
                 assert ("deployment", action["deployment"]) in things
+
+
+def test_every_run_sends_the_heartbeats_by_which_dead_ones_are_found(things: dict[tuple[str, str], Thing]) -> None:
+    for (kind, _), thing in things.items():
+        if kind == "deployment":
+            frequency = thing.fields["job_variables"]["env.PREFECT_FLOWS_HEARTBEAT_FREQUENCY"]
+            assert frequency == str(HEARTBEAT_S)
+    assert things["automation", "causeway: zombies"].fields["trigger"]["within"] == 3 * HEARTBEAT_S
 
 
 def test_a_run_toml_adds_an_automation_that_starts_it_and_tells_tend_what_to_count(
