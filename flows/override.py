@@ -180,8 +180,8 @@ def details(case: Case) -> str:
     if v.reasons:
         lines += ["", "| rule of a record | quarantined | for example |", "| --- | ---: | --- |"]
         for reason, count in sorted(v.reasons.items(), key=lambda item: -item[1]):
-            places = ", ".join(case.refusal.examples.get(reason, ()))
-            lines.append(f"| {_cell(reason)} | {count:,} | {_cell(places)} |")
+            places = "<br>".join(_cell(place) for place in case.refusal.examples.get(reason, ()))
+            lines.append(f"| {_cell(reason)} | {count:,} | {places} |")
     return "\n".join(lines)
 
 
