@@ -5,7 +5,6 @@
 import asyncio
 import datetime as dt
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,15 @@ from prefect import flow, get_run_logger
 from prefect.blocks.abstract import NotificationBlock
 from prefect.blocks.core import Block
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterName,
-    FlowRunFilterState,
-    FlowRunFilterStateType,
-)
-from prefect.client.schemas.objects import FlowRun, StateType
-from prefect.client.schemas.sorting import FlowRunSort
 from prefect.events import emit_event
 
 from data_contracts.notices import clear_notice, notices, put_notice
+from flows.ended import died, failures
 from flows.overdue import LATE, READY, late, waiting_bytes
-from flows.remote import continue_training, runs_of, state_of
-from flows.site_process import MAX_RESTARTS
+from flows.remote import continue_training
 from training.rounds.control import read_control
 from training.workspace import Workspace
 
-TRAIN = "train/train"
 NOTIFY = "causeway-notify"
 FAILED = "run-failed"
 
@@ -46,7 +36,7 @@ class Tended:
 
 @flow(name="tend", flow_run_name="tend")
 async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[str] = []) -> Tended:  # noqa: B006
-    """Look for late partitions, text that waits for a run of training, and runs of training that died.
+    """Look for late partitions, text that waits for a run of training, runs that failed, and training that died.
 
     Args:
         home: The --home folder.
@@ -57,10 +47,10 @@ async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[st
     now = dt.datetime.now(dt.UTC)
     done = Tended()
     done.late = await _late(workspace, now)
-    await _mended(workspace)
+    await _failed(workspace, now)
     done.waiting = await asyncio.to_thread(waiting_bytes, workspace, datasets)
     await _ready(workspace, done.waiting, tokens_ready_bytes, now)
-    for run in await _died():
+    for run in await died():
         if (
             read_control(workspace.home, run).state == "running"
             and (again := await continue_training(run))
@@ -89,23 +79,14 @@ async def _late(workspace: Workspace, now: dt.datetime) -> list[str]:
     return [one.subject for one in fresh]
 
 
-async def _mended(workspace: Workspace) -> None:
-    """Forget runs that failed, where one of the same name has come to its end since."""
-    failed = {n.subject: dt.datetime.fromisoformat(n.since) for n in notices(workspace.home) if n.kind == FAILED}
-    if not failed:
-        return
-    async with get_client() as client:
-        completed = await client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(
-                name=FlowRunFilterName(any_=sorted(failed)),
-                state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.COMPLETED])),
-            ),
-            sort=FlowRunSort.END_TIME_DESC,
-            limit=200,
-        )
-    for one in completed:
-        if one.end_time and one.end_time > failed[one.name]:
-            clear_notice(workspace.home, FAILED, one.name)
+async def _failed(workspace: Workspace, now: dt.datetime) -> None:
+    """Put deployed runs that failed on the list, and take off those that were made good."""
+    known = {n.subject: dt.datetime.fromisoformat(n.since) for n in notices(workspace.home) if n.kind == FAILED}
+    fresh, mended = await failures(known, now)
+    for subject in mended:
+        clear_notice(workspace.home, FAILED, subject)
+    for subject, message in fresh.items():
+        put_notice(workspace.home, FAILED, subject, message, now)
 
 
 async def _ready(workspace: Workspace, waiting: dict[str, int], enough: int, now: dt.datetime) -> None:
@@ -128,21 +109,6 @@ def _emit(event: str, resource: str, subject: str, message: str, **more: Any) ->
     emit_event(
         event, resource={"prefect.resource.id": resource}, payload={"subject": subject, "message": message, **more}
     )
-
-
-async def _died() -> list[str]:
-    """Return the runs of training of which the last thing known is that their flow run crashed.
-
-    Also those whose rounds are all made: what is left is to record them. One that failed or that a person cancelled
-    stays where it is, and so does one that has crashed too often in a row.
-    """
-    async with get_client() as client:
-        found = await runs_of(client, TRAIN, {})
-    by_run: dict[str, list[FlowRun]] = {}
-    for one in found:
-        by_run.setdefault(str(one.parameters.get("run")), []).append(one)
-    crashed = {run: list(takewhile(lambda r: state_of(r).is_crashed(), newest)) for run, newest in by_run.items()}
-    return [run for run, times in crashed.items() if 0 < len(times) <= MAX_RESTARTS]
 
 
 @flow(name="notice", flow_run_name="notice {kind} {subject}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ from typing import Any
 
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
+from prefect.client.orchestration import get_client
+from prefect.states import Completed, Failed
 
 from data_contracts.notices import Notice, notices
 from flows.overdue import waiting_bytes
@@ -89,3 +92,27 @@ async def test_a_notice_is_kept_and_goes_to_the_notification_block_if_there_is_o
     await block.save("causeway-notify", overwrite=True)
     await notice(str(workspace.root), "run-failed", "train small-1", "Failed: the disk is full")
     assert got == [{"subject": "Causeway: run-failed", "body": "train small-1: Failed: the disk is full"}]
+
+
+async def test_a_deployed_run_that_failed_is_put_on_the_list_even_if_no_automation_has_told(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "home")
+    async with get_client() as client:
+        number = await client.create_flow_from_name("curate")
+        deployment = await client.create_deployment(number, "tended", tags=["causeway"])
+        plain = await client.create_flow_run_from_deployment(deployment, name="curate a", tags=["causeway"])
+        of_backfill = await client.create_flow_run_from_deployment(
+            deployment, name="ingest b", tags=["causeway", "backfill:bf-1"], parameters={"partition": "b"}
+        )
+        for run in (plain, of_backfill):
+            await client.set_flow_run_state(run.id, Failed(message="no data set 'a'"), force=True)
+        await tend(str(workspace.root))
+        (kept,) = told(workspace, "run-failed")
+        assert (kept.subject, kept.message) == ("curate a", "Failed: no data set 'a'")
+        again = await client.create_flow_run_from_deployment(deployment, name="curate a", tags=["causeway"])
+        # Notices count whole seconds.
+        await asyncio.sleep(1)
+        await client.set_flow_run_state(again.id, Completed(), force=True)
+    await tend(str(workspace.root))
+    assert told(workspace, "run-failed") == []
+    await tend(str(workspace.root))
+    assert told(workspace, "run-failed") == [], "what was made good is told again"
