@@ -121,4 +121,5 @@ def test_status_shows_data_sets_shards_and_runs(demo: Demo) -> None:
     assert all(site["shards"] > 0 and site["region"] for site in found["shards"])
     assert [(r["run"], r["state"]) for r in found["runs"]] == [(demo.run, "finished")]
     assert all(d["freshness"]["words"].startswith("fresh") for d in found["datasets"])
-    assert found["needs"] == []
+    # Which packages are installed decides whether a letter is refused as a whole; nothing else may need a person.
+    assert {need["kind"] for need in found["needs"]} <= {"partition-refused"}

@@ -115,7 +115,7 @@ def test_a_partition_that_is_worked_on_is_not_overridden(tmp_path: Path) -> None
     made = contract_of(tmp_path)
     workspace = ingest(tmp_path, made, FEW)
     with (
-        hold(workspace.tables(made).store, partition_lease(made, "monday"), "an ingest"),
+        hold(workspace.tables(made).store, partition_lease(made.id, "monday"), "an ingest"),
         pytest.raises(Busy, match="an ingest works on it"),
     ):
         override(workspace, made)
