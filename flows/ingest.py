@@ -229,7 +229,8 @@ async def _show(home: str, dataset: str, partition: str, row: dict[str, Any]) ->
         lines += [f"| {e.rule} | {e.rows:,} | {'<br>'.join(e.examples)} |" for e in examples]
     where = f"`causeway table show {dataset} {partition}`, `causeway quarantine {dataset}`"
     lines += ["", f"Rows: {where}."]
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{dataset} {partition}".lower()).strip("-")
+    # One key a data set: its partitions are versions of one artifact, or ten thousand of them would hide all others.
+    slug = re.sub(r"[^a-z0-9]+", "-", dataset)
     await acreate_markdown_artifact(
         markdown="\n".join(lines), key=f"partition-{slug}", description=f"{dataset} {partition}"
     )
