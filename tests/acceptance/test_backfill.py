@@ -1,17 +1,14 @@
-"""Backfills as an operator runs them: planned, inline, on workers, and with everything killed in the middle."""
+"""Backfills as an operator runs them: planned, inline, on workers; test_backfill_killed.py kills them."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import httpx
 import pytest
 
 from data_contracts.backfill.selection import Request
-from tests.acceptance.conftest import SHARED, run, run_json, wait_for
-from tests.acceptance.databases import require_databases
-from tests.acceptance.killing import compare, databases, disturb, disturbed, undisturbed
+from tests.acceptance.conftest import run, run_json, wait_for
 from tests.acceptance.test_deploy import free_port
 from tests.data_contracts.making import KEYED, make_contract, write_lines
 from tests.training.ingested import READER
@@ -95,27 +92,6 @@ def test_paused_and_cancelled_from_another_terminal(home: Path) -> None:
     assert run("backfill", "cancel", record.plan.id, "--home", home).returncode == 0
     assert run("backfill", "resume", record.plan.id, "--inline", "--home", home).returncode == 2
     assert partitions(home) == set()
-
-
-@pytest.mark.skipif(not SHARED.exists() and not os.environ.get("CI"), reason="the shared data sets are not here")
-def test_killed_anywhere_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    """The run, a worker and the server are killed with SIGKILL in the middle; every version equals a calm run's."""
-    bounds = ["--from", "2020-03-21", "--to", "2020-03-26"]
-    undisturbed(tmp_path / "calm", bounds)
-    with disturbed(tmp_path / "home", tmp_path / "calm", bounds) as made:
-        disturb(made, seed=20200322)
-        assert compare(made.home, tmp_path / "calm") == 10
-    assert len(made.killed) == 3
-
-
-@pytest.mark.skipif(not SHARED.exists() and not os.environ.get("CI"), reason="the shared data sets are not here")
-def test_killed_anywhere_on_postgresql_and_redis_it_ends_as_if_undisturbed(tmp_path: Path) -> None:
-    require_databases()
-    bounds = ["--from", "2020-03-23", "--to", "2020-03-25"]
-    undisturbed(tmp_path / "calm", bounds)
-    with databases(), disturbed(tmp_path / "home", tmp_path / "calm", bounds) as made:
-        disturb(made, seed=20200323)
-        assert compare(made.home, tmp_path / "calm") == 5
 
 
 def test_scheduled_runs_go_before_those_of_a_backfill(home: Path) -> None:

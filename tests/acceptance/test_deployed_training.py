@@ -142,6 +142,7 @@ def test_a_killed_coordinator_is_started_again_and_the_sites_do_not_notice(
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_killed_site_is_started_again_by_itself(
     server: Server, home: Path, undisturbed: tuple[Path, str, dict[str, bytes]]
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_killed_site_is_started_again_by_itself(
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_killed_worker_and_its_flow_are_replaced_when_another_worker_comes(
     server: Server, home: Path, undisturbed: tuple[Path, str, dict[str, bytes]]
 ) -> None:
@@ -179,6 +181,7 @@ def test_a_killed_worker_and_its_flow_are_replaced_when_another_worker_comes(
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_server_that_is_gone_for_a_while_stops_neither_sites_nor_coordinator(
     server: Server, home: Path, undisturbed: tuple[Path, str, dict[str, bytes]]
 ) -> None:
