@@ -111,13 +111,7 @@ def start_backfill(workspace: Workspace, plan: BackfillPlan) -> tuple[Record, bo
 
 def backfills(workspace: Workspace, dataset: str | None = None) -> list[Record]:
     """Return every stored backfill, newest first."""
-    found = []
-    for place in workspace.sites.places:
-        store = workspace.store(place.name)
-        for slug, name in records.names(store):
-            if dataset is None or slug == dataset.replace("/", "--"):
-                found.append(records.read(store, slug, name))
-    return sorted(found, key=lambda r: (r.plan.asked_at, r.plan.id), reverse=True)
+    return records.stored((workspace.store(place.name) for place in workspace.sites.places), dataset)
 
 
 def open_backfill(workspace: Workspace, name: str) -> Record:

@@ -13,7 +13,7 @@ whatever death, does exactly the rest.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -251,6 +251,17 @@ def names(store: Store) -> list[tuple[str, str]]:
     """Return (slug, id) of every backfill in a store."""
     keys = [key.split("/") for key, _ in store.list("backfills") if key.endswith("/plan.json")]
     return sorted((parts[1], parts[2]) for parts in keys if len(parts) == 4)
+
+
+def stored(stores: Iterable[Store], dataset: str | None = None) -> list[Record]:
+    """Return every stored backfill, of one data set or of all, the newest first."""
+    found = [
+        read(store, slug, name)
+        for store in stores
+        for slug, name in names(store)
+        if dataset is None or slug == dataset.replace("/", "--")
+    ]
+    return sorted(found, key=lambda r: (r.plan.asked_at, r.plan.id), reverse=True)
 
 
 def folder_of(slug: str, name: str) -> str:
