@@ -20,8 +20,6 @@ from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.notices import Notice, notices
 from data_contracts.schedule import Freshness, freshness_of
-from training.rounds.control import read_control
-from training.rounds.plan import read_plan
 from training.workspace import Workspace
 
 # The flow `tend` puts notices of this kind; here the same is worked out from the tables, newer by up to a minute.
@@ -197,6 +195,10 @@ def run_states(workspace: Workspace) -> tuple[list[RunState], list[Notice]]:
 
 
 def _run_state(home: Store, run: str) -> RunState:
+    # Imported where there are runs: the plan's pydantic models cost a sixth of a second.
+    from training.rounds.control import read_control
+    from training.rounds.plan import read_plan
+
     plan, control = read_plan(home, run), read_control(home, run)
     # A round that was superseded has several commits: 000003.json, 000003.1.json.
     rounds = len({key.rsplit("/", 1)[1][:6] for key, _ in home.list(f"runs/{run}/commits")})
