@@ -94,6 +94,15 @@ def test_paused_and_cancelled_from_another_terminal(home: Path) -> None:
     assert partitions(home) == set()
 
 
+def taken(url: str, body: dict[str, object]) -> dict[str, str] | None:
+    """Ask the server for something; None while its SQLite is busy (503), so that it is asked again."""
+    answer = httpx.post(url, json=body, timeout=60)
+    if answer.status_code == 503:
+        return None
+    answer.raise_for_status()
+    return dict(answer.json())
+
+
 def test_scheduled_runs_go_before_those_of_a_backfill(home: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
@@ -113,7 +122,7 @@ def test_scheduled_runs_go_before_those_of_a_backfill(home: Path) -> None:
         )
         number = httpx.get(f"{url}/deployments/name/ingest/test--notes", timeout=60).json()["id"]
         body = {"state": {"type": "SCHEDULED"}, "parameters": {"partitions": ["2026-01-06"]}}
-        made = httpx.post(f"{url}/deployments/{number}/create_flow_run", json=body, timeout=60).json()
+        made = wait_for(lambda: taken(f"{url}/deployments/{number}/create_flow_run", body), 240, "no run was created")
         assert made["work_queue_name"] == "scheduled"
         httpx.patch(f"{url}/work_pools/home", json={"concurrency_limit": 2}, timeout=60).raise_for_status()
         done = run_json("backfill", "watch", started["id"], "--home", home, timeout=900)
