@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import wait_for
-from tests.acceptance.test_deploy import free_port
 
 POSTGRES = Path("/usr/lib/postgresql/15/bin")
 PASSWORD, REDIS_PASSWORD = "pg-planted-4711", "redis-planted-4711"

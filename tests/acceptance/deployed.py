@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.settings import QUIET
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import start, wait_for
 
 POOLS = ("home", "east", "north")
@@ -32,12 +32,6 @@ DEPLOYMENTS = [
     *((f"train-site/{site}", "flows.train_site.train_site", site) for site in POOLS[1:]),
     *((f"evaluate-site/{site}", "flows.evaluate.evaluate_site", site) for site in POOLS[1:]),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Server:

@@ -24,9 +24,9 @@ from typing import Any
 import httpx
 import pyarrow as pa
 
+from tests.acceptance.api import Api, free_port
 from tests.acceptance.conftest import SHARED, run, run_json, wait_for
 from tests.acceptance.databases import Postgres, Redis
-from tests.acceptance.test_deploy import free_port
 from training.workspace import Workspace
 
 DATASET = "healthcare/covid19-daily-reports"
@@ -118,9 +118,8 @@ class Disturbed:
 
     def _executor(self) -> int | None:
         """Return the process of the flow run that executes the backfill, found by the run's id in its environment."""
-        body = {"flow_runs": {"tags": {"all_": [f"backfill:{self.id}", "executor"]}}, "sort": "ID_DESC"}
         with contextlib.suppress(httpx.HTTPError):
-            runs = httpx.post(f"http://127.0.0.1:{self.port}/api/flow_runs/filter", json=body, timeout=30).json()
+            runs = Api(self.port).runs(flow_runs={"tags": {"all_": [f"backfill:{self.id}", "executor"]}})
             ids = {r["id"] for r in runs if r["state_type"] == "RUNNING"}
             for entry in Path("/proc").glob("[0-9]*/environ"):
                 with contextlib.suppress(OSError):

@@ -6,7 +6,6 @@ import datetime as dt
 import ipaddress
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from flows.credentials import make_auth
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -59,12 +59,6 @@ class Secured:
         user, _, password = self.auth.partition(":")
         context = ssl.create_default_context(cafile=self.ca)
         return httpx.Client(base_url=self.url, auth=(user, password), verify=context, timeout=60)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def make_certificates(folder: Path) -> Path:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import httpx
 import pytest
 
 from data_contracts.backfill.selection import Request
+from tests.acceptance.api import Api, free_port
 from tests.acceptance.conftest import run, run_json, wait_for
-from tests.acceptance.test_deploy import free_port
 from tests.data_contracts.making import KEYED, make_contract, write_lines
 from tests.training.ingested import READER
 from training.backfilling import plan_backfill, start_backfill
@@ -94,45 +93,25 @@ def test_paused_and_cancelled_from_another_terminal(home: Path) -> None:
     assert partitions(home) == set()
 
 
-def taken(url: str, body: dict[str, object]) -> dict[str, str] | None:
-    """Ask the server for something; None while its SQLite is busy (503), so that it is asked again."""
-    answer = httpx.post(url, json=body, timeout=60)
-    if answer.status_code == 503:
-        return None
-    answer.raise_for_status()
-    return dict(answer.json())
-
-
 def test_scheduled_runs_go_before_those_of_a_backfill(home: Path) -> None:
     port = free_port()
-    url = f"http://127.0.0.1:{port}/api"
+    api = Api(port)
     try:
         run_json("up", "--home", home, "--port", str(port), "--sites", "", timeout=600)
-        httpx.patch(f"{url}/work_pools/home", json={"concurrency_limit": 1}, timeout=60).raise_for_status()
+        api.ask("PATCH", "work_pools/home", {"concurrency_limit": 1})
         started = run_json("backfill", "test/notes", "--yes", "--detach", "--max-active", "6", "--home", home)
         assert started["word"] == "running"
         # The backfill's own run takes the one place of the pool: its partitions can only wait.
-        waiting = {
-            "flow_runs": {"tags": {"all_": [f"backfill:{started['id']}"]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
-        }
-        wait_for(
-            lambda: len(httpx.post(f"{url}/flow_runs/filter", json=waiting, timeout=60).json()) >= 6,
-            240,
-            "the backfill's runs do not wait",
-        )
-        number = httpx.get(f"{url}/deployments/name/ingest/test--notes", timeout=60).json()["id"]
-        body = {"state": {"type": "SCHEDULED"}, "parameters": {"partitions": ["2026-01-06"]}}
-        made = wait_for(lambda: taken(f"{url}/deployments/{number}/create_flow_run", body), 240, "no run was created")
+        ours = {"tags": {"all_": [f"backfill:{started['id']}"]}}
+        waiting = {**ours, "state": {"type": {"any_": ["SCHEDULED"]}}}
+        wait_for(lambda: len(api.runs(flow_runs=waiting)) >= 6, 240, "the backfill's runs do not wait")
+        made = api.start("ingest/test--notes", partitions=["2026-01-06"])
         assert made["work_queue_name"] == "scheduled"
-        httpx.patch(f"{url}/work_pools/home", json={"concurrency_limit": 2}, timeout=60).raise_for_status()
+        api.ask("PATCH", "work_pools/home", {"concurrency_limit": 2})
         done = run_json("backfill", "watch", started["id"], "--home", home, timeout=900)
         assert done["word"] == "done"
-        runs = httpx.post(
-            f"{url}/flow_runs/filter", json={"flow_runs": {"tags": {"all_": [f"backfill:{started['id']}"]}}}, timeout=60
-        ).json()
-        ours = httpx.get(f"{url}/flow_runs/{made['id']}", timeout=60).json()
-        items = [r["start_time"] for r in runs if r["name"].startswith("ingest ")]
+        items = [r["start_time"] for r in api.runs(flow_runs=ours) if r["name"].startswith("ingest ")]
         assert len(items) == 6
-        assert ours["start_time"] < min(items)
+        assert api.run(made["id"])["start_time"] < min(items)
     finally:
         run("down", "--home", home)

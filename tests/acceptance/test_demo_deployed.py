@@ -6,11 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
-import httpx
 import pytest
 
+from tests.acceptance.api import Api, free_port
 from tests.acceptance.conftest import Demo, run, run_json
-from tests.acceptance.test_deploy import free_port
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
 
@@ -30,8 +29,7 @@ def test_three_sites_train_as_three_work_pools_and_make_the_same_model(demo: Dem
             0,
             demo.document["rounds"],
         )
-        body = {"flows": {"name": {"any_": ["train-site", "evaluate-site"]}}, "sort": "ID_DESC"}
-        runs = httpx.post(f"http://127.0.0.1:{port}/api/flow_runs/filter", json=body, timeout=60).json()
+        runs = Api(port).runs(flows={"name": {"any_": ["train-site", "evaluate-site"]}})
         assert {r["work_pool_name"] for r in runs} == {"east", "north", "west"}
         assert {r["state_type"] for r in runs} == {"COMPLETED"}
         verified = run("verify", demo.run, "--home", home, "--json")

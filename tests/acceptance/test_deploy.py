@@ -6,8 +6,6 @@ import datetime as dt
 import json
 import os
 import signal
-import socket
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from data_contracts.contract import load_contract
 from data_contracts.notices import Notice, notices, put_notice
 from data_contracts.sources import open_source
 from flows.processes import marked, session
+from tests.acceptance.api import Api, free_port
 from tests.acceptance.conftest import run, run_json, wait_for
 from tests.data_contracts.making import make_contract, write_lines
 from tests.training.ingested import CONFIG, READER
@@ -58,8 +57,8 @@ class Home:
     up: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/api"
+    def api(self) -> Api:
+        return Api(self.port)
 
     def start(self) -> dict[str, Any]:
         found: dict[str, Any] = run_json("up", "--home", self.root, "--sites", "north", "--port", str(self.port))
@@ -79,54 +78,19 @@ class Home:
 
     def runs(self, name: str, states: tuple[str, ...] = ("COMPLETED",)) -> list[dict[str, Any]]:
         """Return the runs of a flow in these states."""
-        body = {
-            "flows": {"name": {"any_": [name]}},
-            "flow_runs": {"state": {"type": {"any_": list(states)}}},
-        }
-        found: list[dict[str, Any]] = self.post("flow_runs/filter", body).json()
-        return found
-
-    def post(self, path: str, body: dict[str, Any]) -> httpx.Response:
-        return self.ask("POST", path, body)
-
-    def ask(self, method: str, path: str, body: dict[str, Any]) -> httpx.Response:
-        """Ask the API as Prefect's clients do: a SQLite that two write at once says 503, and one tries again."""
-        for _ in range(20):
-            answer = httpx.request(method, f"{self.url}/{path}", json=body, timeout=60)
-            if answer.status_code != 503:
-                break
-            time.sleep(0.5)
-        answer.raise_for_status()
-        return answer
-
-    def deployment(self, name: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/deployments/name/{name}", timeout=60).json()
-        return found
+        return self.api.runs(flows={"name": {"any_": [name]}}, flow_runs={"state": {"type": {"any_": list(states)}}})
 
     def change(self, deployment: str, **fields: Any) -> None:
         """Change a deployment as the UI does."""
-        self.ask("PATCH", f"deployments/{self.deployment(deployment)['id']}", fields)
+        self.api.ask("PATCH", f"deployments/{self.api.deployment(deployment)['id']}", fields)
 
     def state(self, number: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{number}", timeout=60).json()["state"]
+        found: dict[str, Any] = self.api.run(number)["state"]
         return found
 
     def crashed(self, number: str) -> dict[str, Any] | None:
         state = self.state(number)
         return state if state["type"] == "CRASHED" else None
-
-    def start_run(self, deployment: str, **parameters: Any) -> dict[str, Any]:
-        number = self.deployment(deployment)["id"]
-        made: dict[str, Any] = self.post(
-            f"deployments/{number}/create_flow_run", {"parameters": parameters, "state": {"type": "SCHEDULED"}}
-        ).json()
-        return made
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def take_in(root: Path, folder: Path, dataset: str, frequency: str) -> Path:
@@ -206,7 +170,7 @@ def test_a_worker_that_died_is_started_again_and_nothing_else(home: Home) -> Non
 
 def test_deploy_mends_what_was_changed_by_hand_and_leaves_what_a_person_added(home: Home) -> None:
     home.change("curate/curate", description="mine")
-    home.change("tend/tend", parameters={**home.deployment("tend/tend")["parameters"], "tokens_ready_bytes": 123})
+    home.change("tend/tend", parameters={**home.api.deployment("tend/tend")["parameters"], "tokens_ready_bytes": 123})
     found = run("deploy", "--check", "--home", home.root)
     assert found.returncode == 1
     assert 'description: "mine" -> "Remove exact duplicates' in found.stdout
@@ -214,7 +178,7 @@ def test_deploy_mends_what_was_changed_by_hand_and_leaves_what_a_person_added(ho
     (change,) = run_json("deploy", "--home", home.root)["changes"]
     assert (change["action"], change["name"]) == ("change", "curate/curate")
     assert run("deploy", "--home", home.root).stdout == "nothing to change\n"
-    assert home.deployment("tend/tend")["parameters"]["tokens_ready_bytes"] == 123
+    assert home.api.deployment("tend/tend")["parameters"]["tokens_ready_bytes"] == 123
 
 
 def test_the_promised_schedule_takes_in_what_is_new_with_no_one_at_the_keyboard(home: Home) -> None:
@@ -236,7 +200,7 @@ def test_a_late_partition_raises_its_automation_once(home: Home) -> None:
 
 
 def test_a_run_that_failed_is_put_on_the_list_of_what_needs_a_person(home: Home) -> None:
-    home.start_run("curate/curate", datasets=["test/nowhere"])
+    home.api.start("curate/curate", datasets=["test/nowhere"])
     (notice,) = wait_for(lambda: home.notices("run-failed"), 240, "the failed run left no notice")
     assert "curate" in notice.subject
     assert "no data set 'test/nowhere'" in notice.message
@@ -250,7 +214,7 @@ def test_a_failed_run_is_forgotten_when_one_of_its_name_has_come_to_its_end(home
 
 
 def test_a_train_run_that_died_with_its_worker_is_found_dead_and_goes_on(home: Home) -> None:
-    first = home.start_run("train/train", run=home.run)
+    first = home.api.start("train/train", run=home.run)
     wait_for(lambda: home.state(first["id"])["type"] == "RUNNING", 120, "the train run did not start")
     worker = home.pids()["worker home"]
     os.kill(worker, signal.SIGKILL)
@@ -283,7 +247,7 @@ def test_down_leaves_no_process_behind_even_of_a_worker_that_was_killed(home: Ho
     assert ended == ["worker north", "server"]
     assert marked(home.root) == []
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{home.url}/health", timeout=5)
+        httpx.get(f"{home.api.url}/health", timeout=5)
     assert run("down", "--home", home.root).stdout == "nothing was up\n"
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import Demo, run, run_json, start, wait_for
 from training.workspace import Workspace
 
@@ -24,12 +24,6 @@ def shoot(page: Any, name: str) -> None:
     if SHOTS:
         time.sleep(0.5)
         page.screenshot(path=Path(SHOTS) / name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

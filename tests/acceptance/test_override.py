@@ -20,8 +20,8 @@ from prefect.utilities.callables import parameter_schema
 from data_contracts.catalog.lineage_index import rebuild_index, walk_back
 from data_contracts.notices import notices
 from flows.override import override
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import run, run_json, start, wait_for
-from tests.acceptance.test_operate import free_port
 from tests.data_contracts.making import make_contract, write_lines
 from training.workspace import Workspace
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from flows.processes import marked
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import run, run_json, wait_for
 from tests.acceptance.databases import PASSWORD, REDIS_PASSWORD, Postgres, Redis, require_databases
-from tests.acceptance.test_deploy import Home, free_port, take_in, write_day
+from tests.acceptance.test_deploy import Home, take_in, write_day
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 

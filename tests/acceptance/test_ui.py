@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from data_contracts.catalog.tables import PartitionVersion
+from tests.acceptance.api import free_port
 from tests.acceptance.conftest import run, run_json, wait_for
-from tests.acceptance.test_operate import free_port
 from tests.data_contracts.making import KEYED, make_contract, write_lines
 from tests.training.ingested import READER
 from training.workspace import Workspace

@@ -98,7 +98,7 @@ async def test_a_deployed_run_that_failed_is_put_on_the_list_even_if_no_automati
     workspace = Workspace.open(tmp_path / "home")
     async with get_client() as client:
         number = await client.create_flow_from_name("curate")
-        deployment = await client.create_deployment(number, "tended", tags=["causeway"])
+        deployment = await client.create_deployment(number, "tended", tags=["tended"])
         plain = await client.create_flow_run_from_deployment(deployment, name="curate a", tags=["causeway"])
         of_backfill = await client.create_flow_run_from_deployment(
             deployment, name="ingest b", tags=["causeway", "backfill:bf-1"], parameters={"partition": "b"}

@@ -13,6 +13,8 @@ from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 
 FORMAT = 1
+# 2: without the attempts, whose names are drawn anew on each machine; the same content is the same version anywhere.
+VERSION_FORMAT = 2
 Split = Literal["train", "held-out"]
 
 
@@ -142,7 +144,7 @@ class DatasetVersion:
     tokenizer: str
     partitions: tuple[dict[str, Any], ...]
     shards: tuple[ShardRef, ...]
-    format: int = FORMAT
+    format: int = VERSION_FORMAT
 
     def document(self) -> dict[str, Any]:
         """Return the version as its JSON value; partitions and shards are sorted."""
@@ -183,9 +185,10 @@ def read_version(home: Store, dataset: str, sha: str) -> DatasetVersion:
     """
     key = version_key(dataset, sha)
     value = home.get_json(key, sha)
-    if value.get("format") != FORMAT:
+    if value.get("format") not in range(1, VERSION_FORMAT + 1):
         raise StoreError(
-            f"{home.url}/{key}: data set version format {value.get('format')!r}; this Causeway reads {FORMAT}"
+            f"{home.url}/{key}: data set version format {value.get('format')!r}; "
+            f"this Causeway reads up to {VERSION_FORMAT}"
         )
     shards = tuple(ShardRef(**s) for s in value["shards"])
     return DatasetVersion(**{**value, "partitions": tuple(value["partitions"]), "shards": shards})

@@ -201,7 +201,7 @@ def _version(one: CuratedRows, tokenizer: Tokenizer, manifests: Sequence[Manifes
         curation_id=one.curation_id,
         tokenizer=tokenizer.sha,
         partitions=tuple(
-            {"partition": v.partition, "ingest_id": v.ingest_id, "attempt_id": v.attempt_id, "sequence": v.sequence}
+            {"partition": v.partition, "ingest_id": v.ingest_id, "sequence": v.sequence}
             for _, v in sorted(one.versions.items())
         ),
         shards=tuple(ShardRef.of(m) for m in manifests if m.dataset == contract.id),
