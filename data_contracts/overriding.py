@@ -10,11 +10,12 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from data_contracts.batchchecks import BatchResult
 from data_contracts.catalog.tables import PartitionVersion, Tables
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.rules import batch_rules
-from data_contracts.validation import BatchResult, judge
+from data_contracts.validation import judge
 
 EXAMPLES = 3
 

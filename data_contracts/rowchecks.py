@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.checks import KERNELS
 from data_contracts.errors import ContractError
 from data_contracts.licences import permitted
 
@@ -65,6 +66,8 @@ def failing(rule: RowRule, batch: pa.RecordBatch) -> pa.BooleanArray:
             text = _text(column)
             known = [value for value in pc.unique(text).to_pylist() if permitted(value, given["allowed"])]
             return pc.invert(pc.is_in(text, pa.array(known, text.type)))
+        case other if other in KERNELS:
+            failed = KERNELS[other](rule, batch)
         case other:
             raise ContractError(f"rule {rule.name}: {other!r} is no kind of row rule")
     return pc.fill_null(failed, False)

@@ -5,36 +5,25 @@ Memory holds one batch, and 16 bytes a row for each key that must be unique.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.batchchecks import BatchCheck, BatchResult
 from data_contracts.canonical import canonical_json
 from data_contracts.catalog.tables import QUARANTINE_SCHEMA
 from data_contracts.contract import Contract
 from data_contracts.identity import json_value, record_ids, splits
-from data_contracts.rules import BatchRule, RowRule, batch_rules, failing, holds, row_rules
+from data_contracts.rules import RowRule, batch_rules, failing, row_rules
 from data_contracts.sources.records import FAULT, RAW, SOURCE_FILE, SOURCE_LINE, source_schema
 
 DUPLICATE_KEY = "primaryKey.duplicate"
 Verdict = Literal["accepted", "refused", "empty"]
-
-
-@dataclass(frozen=True)
-class BatchResult:
-    """A batch rule's verdict: `observed` is in the rule's unit, rows or percent (0 to 100)."""
-
-    rule: BatchRule
-    passed: bool
-    observed: float
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -84,7 +73,7 @@ def validate(
     there was no row. `bytes_in` is UTF-8 bytes of the text column and bytes of undecodable records.
     """
     rules = row_rules(contract)
-    counters = [_Counter(rule, contract) for rule in batch_rules(contract)]
+    counters = [BatchCheck(rule, contract) for rule in batch_rules(contract)]
     reasons: Counter[str] = Counter()
     seen: dict[bytes, int] = {}
     keys: set[bytes] = set()
@@ -141,70 +130,11 @@ def validate(
 
 def judge(contract: Contract, accepted: pa.Table, rows_in: int) -> tuple[BatchResult, ...]:
     """Judge a partition by its batch rules once more; `accepted` are its accepted rows, with the rules' columns."""
-    counters = [_Counter(rule, contract) for rule in batch_rules(contract)]
+    counters = [BatchCheck(rule, contract) for rule in batch_rules(contract)]
     for batch in accepted.to_batches():
         for counter in counters:
             counter.add(pa.Table.from_batches([batch]))
     return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
-
-
-@dataclass
-class _Counter:
-    """Counts over the accepted rows what one batch rule compares."""
-
-    rule: BatchRule
-    contract: Contract
-    count: int = 0
-    seen: set[bytes] = field(default_factory=set)
-
-    def add(self, rows: pa.Table) -> None:
-        given, columns = self.rule.arguments, self.rule.arguments.get("columns", ())
-        match self.rule.kind:
-            case "duplicateValues" | "uniqueness":
-                values = zip(*(rows.column(name).to_pylist() for name in columns), strict=True)
-                for row in values:
-                    # As in SQL, an unknown value equals no other.
-                    if all(value is not None for value in row):
-                        key = hashlib.blake2b(canonical_json([json_value(v) for v in row]), digest_size=16).digest()
-                        self.count += key in self.seen
-                        self.seen.add(key)
-            case "nullValues":
-                self.count += sum(rows.column(name).null_count for name in columns)
-            case "missingValues":
-                missing = {json.dumps(json_value(value)) for value in given["missingValues"]}
-                for name in columns:
-                    values = rows.column(name).to_pylist()
-                    self.count += sum(v is None or json.dumps(json_value(v)) in missing for v in values)
-            case "invalidValues":
-                for batch in rows.to_batches():
-                    masks = [_mask(failing(rule, batch)) for rule in self._row_rules()]
-                    self.count += int(np.logical_or.reduce(masks).sum())
-
-    def judge(self, rows_in: int, rows_accepted: int) -> BatchResult:
-        kind, unit = self.rule.kind, self.rule.arguments.get("unit", "rows")
-        whole = rows_in if kind == "quarantineShare" else rows_accepted
-        count = self.count
-        if kind == "rowCount":
-            count = rows_accepted
-        elif kind == "quarantineShare":
-            count = rows_in - rows_accepted
-        observed: float = count if unit == "rows" else 100 * count / whole if whole else 0.0
-        passed = holds(self.rule, observed)
-        found = f"{count} of {whole} rows" if kind != "rowCount" else f"{count} rows"
-        said = "holds" if passed else "does not hold"
-        return BatchResult(self.rule, passed, observed, f"{self.rule.description}: {said}, {found}")
-
-    def _row_rules(self) -> list[RowRule]:
-        given = self.rule.arguments
-        (name,) = given["columns"]
-        logical = self.contract.property(name).logical_type
-        rules = []
-        if "validValues" in given:
-            arguments = {"values": given["validValues"], "logicalType": logical}
-            rules.append(RowRule(self.rule.name, name, "validValues", arguments, ""))
-        if "pattern" in given:
-            rules.append(RowRule(self.rule.name, name, "pattern", {"pattern": given["pattern"]}, ""))
-        return rules
 
 
 def _mask(failed: pa.BooleanArray | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
