@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -198,6 +199,12 @@ def compare(home: Path, calm: Path) -> int:
     return len(ours)
 
 
+def recorded(page: Path | None) -> set[int]:
+    """Return the seeds that a record holds: a soak that was stopped goes on where it was."""
+    lines = page.read_text("utf-8").splitlines() if page is not None and page.exists() else []
+    return {int(found[1]) for line in lines if (found := re.match(r"\| (\d+) \|", line))}
+
+
 def main() -> int:
     """Repeat the disturbed backfill with seeds; stop at the first that differs, and keep a record."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -211,7 +218,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         calm = Path(folder) / "calm"
         undisturbed(calm, bounds)
+        known = recorded(options.record)
         for seed in range(options.seed, options.seed + options.times):
+            if seed in known:
+                sys.stderr.write(f"| {seed} | is on record, and not run again |\n")
+                continue
             home, began = Path(folder) / f"seed-{seed}", time.monotonic()
             large = options.databases == "postgresql" or (options.databases == "both" and seed % 2 == 0)
             with ExitStack() as stack:
