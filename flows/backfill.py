@@ -3,8 +3,6 @@
 # No postponed annotations here: a Prefect worker that loads a flow could not resolve the names in them.
 
 import asyncio
-import getpass
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from flows.curate import curate
 from flows.progress import report
 from flows.remote import tolerated
 from flows.shard import shard
+from flows.who import user
 from training.backfilling import open_backfill, plan_backfill, start_backfill
 from training.planning import RunConfig, load_run_config
 from training.workspace import Workspace
@@ -91,7 +90,7 @@ async def backfill(
             max_active=max_active,
             breaker=breaker,
             reason=reason,
-            asked_by=asker(),
+            asked_by=user(),
             run=config.model_dump(mode="json") if config else None,
         )
         if planned.existing is not None:
@@ -133,14 +132,6 @@ async def finish(workspace: Workspace, record: Record) -> State:
         await shard(home, RunConfig.model_validate(plan.run))
         record.finish_stage("shard")
     return state_of(plan, record.progress())
-
-
-def asker() -> str:
-    """Return who asks: the user of this machine, or Prefect's run."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"user {os.getuid()}"
 
 
 async def _launcher(workspace: Workspace, record: Record, deployed: bool | None) -> Launcher:

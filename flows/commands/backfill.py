@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
+from flows.who import user
 
 if TYPE_CHECKING:
     from data_contracts.backfill.plan import BackfillPlan
@@ -99,7 +100,7 @@ def backfill(
         max_active=max_active,
         breaker=breaker,
         reason=reason,
-        asked_by=_me(),
+        asked_by=user(),
         run=facts,
     )
     record = planned.existing
@@ -172,7 +173,7 @@ def _order(verb: Verb, name: str, home: Path, reason: str, then: str) -> int:
     state = state_of(record.plan, record.progress())
     if state.ended:
         raise DataRefused(f"backfill {record.plan.id} has ended ({state.word}); there is nothing to {verb}")
-    record.order(verb, _me(), reason)
+    record.order(verb, user(), reason)
     print(f"backfill {record.plan.id}: {then}")
     return 0
 
@@ -205,7 +206,7 @@ def resume(
         then = "; causeway backfill retry tries the failed ones again" if state.word == "failed" else ""
         raise DataRefused(f"backfill {record.plan.id} has ended ({state.word}){then}")
     if state.word != "running":
-        record.order("resume", _me())
+        record.order("resume", user())
     return go(workspace, record, inline, detach, json)
 
 
@@ -252,15 +253,6 @@ def retry(
     wanted = again(state, refused)
     if not wanted:
         raise DataRefused(f"backfill {record.plan.id}: nothing of it has failed")
-    record.order("retry", _me(), reason, wanted)
+    record.order("retry", user(), reason, wanted)
     record.progress()
     return go(workspace, record, inline, detach, json)
-
-
-def _me() -> str:
-    import getpass
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"

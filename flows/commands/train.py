@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 from pathlib import Path
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json
+from flows.who import user
 
 
 def train(run_file: Path, *, home: Home = DEFAULT_HOME, loader_log: Path | None = None, json: Json = False) -> int:
@@ -61,7 +61,7 @@ def pause(run: str, *, reason: str = "", home: Home = DEFAULT_HOME) -> int:
     from training.workspace import Workspace
 
     workspace = Workspace.open(home)
-    made = control.pause(workspace.home, read_plan(workspace.home, run), _who(), reason)
+    made = control.pause(workspace.home, read_plan(workspace.home, run), user(), reason)
     print(f"run {run} is {made.words}; it ends after round {made.round}. To go on: causeway train resume {run}")
     return 0
 
@@ -83,7 +83,7 @@ def resume(run: str, *, reason: str = "", home: Home = DEFAULT_HOME) -> int:
     from training.workspace import Workspace
 
     workspace = Workspace.open(home)
-    made = control.resume(workspace.home, read_plan(workspace.home, run), _who(), reason)
+    made = control.resume(workspace.home, read_plan(workspace.home, run), user(), reason)
     started = None
     if running(home):
         use_running(home)
@@ -115,13 +115,6 @@ def cancel(run: str, *, reason: str = "", home: Home = DEFAULT_HOME) -> int:
     from training.workspace import Workspace
 
     workspace = Workspace.open(home)
-    made = control.cancel(workspace.home, read_plan(workspace.home, run), _who(), reason)
+    made = control.cancel(workspace.home, read_plan(workspace.home, run), user(), reason)
     print(f"run {run} is {made.words}; its sites end after the round that they are in")
     return 0
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "somebody"  # a user id without a name, as in containers
