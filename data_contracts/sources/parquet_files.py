@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
-from data_contracts.sources.files import FileLayout, column_names
-from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
+from data_contracts.sources.files import FileLayout, columns_in
+from data_contracts.sources.records import SourceFile, SourcePartition, typed_batches
+
+_BATCH_ROWS, _BATCH_BYTES = 65536, 64 << 20
 
 
 class ParquetFiles:
-    """Files (default `**/*.parquet`); only the contract's columns are read, a column a file lacks is null."""
+    """Files (default `**/*.parquet`); only the contract's columns are read, a column a file lacks is null.
+
+    A column may have had other names: `reader.aliases`.
+    """
 
     def __init__(self, contract: Contract, location: str) -> None:
-        self.names = column_names(contract)
+        self.contract = contract
         self.layout = FileLayout.of(contract, location, "**/*.parquet")
 
     def partitions(self) -> list[SourcePartition]:
@@ -30,22 +36,31 @@ class ParquetFiles:
         Raises:
             DataRefused: a file is no Parquet file: none of its rows can be told from another.
         """
-        return self.layout.batches(
-            record for file in partition.files for record in self._records(file, partition.value)
-        )
+        for file in partition.files:
+            yield from self._batches(file, partition.value)
 
-    def _records(self, file: SourceFile, partition: str) -> Iterator[RawRecord]:
-        columns = self.layout.columns(file.name, partition)
+    def _batches(self, file: SourceFile, partition: str) -> Iterator[pa.RecordBatch]:
+        constants = self.layout.columns(file.name, partition)
         file.check_unchanged()
         number = 0
         try:
             with pq.ParquetFile(file.path) as parquet:
-                present = {n: physical for n, physical in self.names.items() if physical in parquet.schema_arrow.names}
-                for batch in parquet.iter_batches(8192, columns=[*dict.fromkeys(present.values())]):
-                    data = {name: batch.column(physical).to_pylist() for name, physical in present.items()}
-                    for row in range(batch.num_rows):
-                        number += 1
-                        yield RawRecord(file.name, number, {**columns, **{name: data[name][row] for name in data}})
+                present = columns_in(self.contract, parquet.schema_arrow.names)
+                wanted = [*dict.fromkeys(present.values())]
+                for batch in parquet.iter_batches(_rows_at_once(parquet.metadata), columns=wanted):
+                    rows = batch.num_rows
+                    columns = {name: pa.repeat(value, rows) for name, value in constants.items()}
+                    columns |= {name: batch.column(physical) for name, physical in present.items()}
+                    numbers = pa.array(np.arange(number + 1, number + rows + 1))
+                    number += rows
+                    yield from typed_batches(self.contract, columns, file.name, numbers)
         except (pa.ArrowInvalid, OSError) as error:
             raise DataRefused(f"{file.path}: cannot be read as Parquet: {error}; restore it") from error
         file.check_unchanged()
+
+
+def _rows_at_once(metadata: pq.FileMetaData) -> int:
+    """Return how many rows of the file's widest row group are about 64 MB of memory."""
+    groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
+    width = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1.0)
+    return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(width, 1.0))))

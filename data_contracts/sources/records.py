@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import datetime
-import decimal
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from data_contracts.canonical import document_sha, sha256
 from data_contracts.contract import Contract, Property
 from data_contracts.errors import DataRefused
+from data_contracts.sources.casts import cast_column, plain, python_values
+from data_contracts.sources.values import UNREADABLE, fault_of, value_readers
 
 SOURCE_FILE, SOURCE_LINE, FAULT, RAW = "_source_file", "_source_line", "_fault", "_raw"
 _BATCH_ROWS, _BATCH_BYTES = 8192, 16 << 20
+_SLICE_ROWS, _SLICE_BYTES = 65536, 64 << 20
 
 
 @dataclass(frozen=True)
@@ -133,11 +135,7 @@ def batches(contract: Contract, records: Iterable[RawRecord]) -> Iterator[pa.Rec
     A value that is not of its property's type becomes null and the record's fault.
     """
     schema = source_schema(contract)
-    forms = tuple(contract.reader.get("timestampFormats") or ())
-    readers = {**_READERS, "timestamp": lambda value: _timestamp(value, forms)}
-    plan: list[tuple[str, Callable[[Any], Any]]] = [
-        (prop.name, readers.get(prop.logical_type, _text)) for prop in contract.properties
-    ]
+    plan = value_readers(contract)
     rows: list[list[Any]] = []
     held = 0
     for record in records:
@@ -148,16 +146,14 @@ def batches(contract: Contract, records: Iterable[RawRecord]) -> Iterator[pa.Rec
             if value is not None:
                 try:
                     value = read(value)
-                except (ValueError, TypeError, ArithmeticError) as error:
-                    faults.append(f"{name}: {_short(value)} cannot be read: {error}")
+                except UNREADABLE as error:
+                    faults.append(fault_of(name, value, error))
                     value = None
             held += len(value) if isinstance(value, str) else 8
             values.append(value)
         raw = record.raw
         if faults and raw is None:
-            raw = json.dumps(dict(record.values), ensure_ascii=False, default=str, sort_keys=True).encode(
-                "utf-8", "backslashreplace"
-            )
+            raw = _raw(record.values)
         held += len(raw) if raw else 0
         rows.append([*values, record.file, record.line, "; ".join(faults) or None, raw if faults else None])
         if len(rows) >= _BATCH_ROWS or held >= _BATCH_BYTES:
@@ -173,79 +169,63 @@ def _batch(rows: list[list[Any]], schema: pa.Schema) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+def typed_batches(
+    contract: Contract, columns: Mapping[str, pa.Array], file: str, numbers: pa.Array
+) -> Iterator[pa.RecordBatch]:
+    """Yield typed batches of a block of records that lies in columns already, faults and raw as `batches` gives them.
 
-
-def _text(value: Any) -> str:
-    if isinstance(value, bytes):
-        return value.decode("utf-8")
-    if isinstance(value, str):
-        value.encode("utf-8")  # JSON may hold lone surrogates, which no UTF-8 file can
-        return value
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    raise TypeError(f"text is needed, this is {type(value).__name__}")
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool):
-        raise TypeError("a whole number is needed, this is a truth value")
-    number = decimal.Decimal(value.strip() if isinstance(value, str) else value)
-    if number != number.to_integral_value() or abs(number) >= 2**63:
-        raise ValueError("not a whole number of 64 bits")
-    return int(number)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool):
-        raise TypeError("a number is needed, this is a truth value")
-    number = float(value)
-    if number - number != 0:
-        raise ValueError("not a finite number")
-    return number
-
-
-def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    known = {"true": True, "1": True, "false": False, "0": False}
-    word = str(value).strip().lower()
-    if word not in known:
-        raise ValueError("neither true nor false")
-    return known[word]
-
-
-def _date(value: Any) -> datetime.date:
-    if isinstance(value, datetime.datetime):
-        return value.date()
-    return value if isinstance(value, datetime.date) else datetime.date.fromisoformat(str(value).strip())
-
-
-def _timestamp(value: Any, forms: Sequence[str] = ()) -> datetime.datetime:
-    moment = value if isinstance(value, datetime.datetime) else _moment(str(value).strip(), forms)
-    # ODCS: a timestamp without a zone is UTC unless the contract says otherwise.
-    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
-
-
-def _moment(text: str, forms: Sequence[str]) -> datetime.datetime:
-    """Read ISO 8601, else the first of the reader's `timestampFormats` (strptime) that fits."""
-    try:
-        return datetime.datetime.fromisoformat(text)
-    except ValueError:
-        for form in forms:
-            try:
-                return datetime.datetime.strptime(text, form)
-            except ValueError:
+    `columns` maps names of the contract to arrays of one length, of any type; binary values are text where they are
+    UTF-8. A column that is missing is null; one that the contract lacks only stands in the raw form of faulty records.
+    `numbers` (int64, no nulls) are the records' numbers in the file. Batches are slices of at most 65,536 records and
+    about 64 MiB; only the values that Arrow's casts cannot take are read one by one.
+    """
+    schema = source_schema(contract)
+    plan = value_readers(contract)
+    size = sum(array.nbytes for array in columns.values())
+    step = max(1, min(_SLICE_ROWS, len(numbers) * _SLICE_BYTES // max(size, 1)))
+    for start in range(0, len(numbers), step):
+        block = {name: plain(array.slice(start, step)) for name, array in columns.items()}
+        count = min(step, len(numbers) - start)
+        arrays: list[pa.Array] = []
+        faults: dict[int, list[str]] = {}
+        for (name, read), prop in zip(plan, contract.properties, strict=True):
+            wanted = arrow_type(prop)
+            if name not in block:
+                arrays.append(pa.nulls(count, wanted))
                 continue
-        raise
+            array, bad = cast_column(block[name], prop.logical_type, wanted, read)
+            arrays.append(array)
+            for row, (value, error) in bad.items():
+                faults.setdefault(row, []).append(fault_of(name, value, error))
+        rows = sorted(faults)
+        arrays += [
+            pa.repeat(pa.scalar(file, pa.string()), count),
+            numbers.slice(start, step).cast(pa.int64()),
+            _scatter(rows, ["; ".join(faults[row]) for row in rows], count, pa.string()),
+            _scatter(rows, _raws(block, rows), count, pa.binary()),
+        ]
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "date": _date,
-    "timestamp": _timestamp,
-}
+def _raw(values: Mapping[str, Any]) -> bytes:
+    text = json.dumps(dict(values), ensure_ascii=False, default=str, sort_keys=True)
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _raws(block: Mapping[str, pa.Array], rows: list[int]) -> list[bytes]:
+    if not rows:
+        return []
+    chosen = pa.array(rows, pa.int64())
+    columns = [python_values(array.take(chosen)) for array in block.values()]
+    return [_raw(dict(zip(block, values, strict=True))) for values in zip(*columns, strict=True)]
+
+
+def _scatter(rows: list[int], values: list[Any], count: int, kind: pa.DataType) -> pa.Array:
+    """Return an array of `count` that is null but for the given rows."""
+    if not rows:
+        return pa.nulls(count, kind)
+    where = np.zeros(count, dtype=np.int64)
+    where[rows] = np.arange(len(rows))
+    known = np.zeros(count, dtype=np.bool_)
+    known[rows] = True
+    return pa.array(values, kind).take(pa.array(where, mask=~known))
