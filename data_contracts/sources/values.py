@@ -43,7 +43,7 @@ def _integer(value: Any) -> int:
     if isinstance(value, bool):
         raise TypeError("a whole number is needed, this is a truth value")
     number = decimal.Decimal(value.strip() if isinstance(value, str) else value)
-    if number != number.to_integral_value() or abs(number) >= 2**63:
+    if number != number.to_integral_value() or not -(2**63) <= number < 2**63:
         raise ValueError("not a whole number of 64 bits")
     return int(number)
 
