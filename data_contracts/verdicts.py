@@ -5,9 +5,13 @@ A second implementation on purpose. Where it differs from the vectorised one, on
 
 from __future__ import annotations
 
+import base64
+import datetime
+import ipaddress
 import json
 import math
 import re
+import uuid
 from functools import lru_cache
 from typing import Any
 
@@ -85,6 +89,10 @@ def passes(rule: RowRule, value: Any) -> bool:
             return bool((value > bound if above else value < bound) or (not strict and value == bound))
         case "enum" | "validValues":
             return value in constants(given["values"], given["logicalType"]).to_pylist()
+        case "format":
+            return of_format(given["format"], value)
+        case "precision":
+            return not _remainder(value, *given["unit"])
     raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")
 
 
@@ -110,18 +118,77 @@ def observed_by(rule: BatchRule, accepted: pa.Table, refused: np.ndarray[Any, np
         case "missingValues":
             missing = [json_value(value) for value in given["missingValues"]]
             count = sum(value is None or json_value(value) in missing for row in rows for value in row)
-        case _:
-            valid = [json_value(value) for value in given["validValues"]] if "validValues" in given else None
-            pattern = given.get("pattern")
+        case "failingRows":
+            named = given["columns"]
             count = sum(
-                value is not None
-                and (
-                    (valid is not None and json_value(value) not in valid)
-                    or (pattern is not None and not matches(pattern, value))
-                )
-                for (value,) in rows
+                not all(passes(inner, row[named.index(inner.column)]) for inner in given["rules"]) for row in rows
             )
+        case other:
+            raise CausewayError(f"rule {rule.name}: kind {other!r} has no second implementation")
     observed = count if given["unit"] == "rows" else 100 * count / whole if whole else 0.0
     if given["operator"] == "mustNotBeBetween":
         return bool(given["value"][0] <= observed <= given["value"][1])
     return observed
+
+
+def of_format(name: str, value: Any) -> bool:
+    """Say whether a value is of a format of `logicalTypeOptions`, by Python's own parsers."""
+    try:
+        match name:
+            case "f32":
+                return bool(abs(value) <= float(np.finfo(np.float32).max))
+            case "byte":
+                return bool(base64.b64encode(base64.b64decode(value, validate=True)).decode() == value)
+            case "date":
+                return bool(len(value) == 10 and datetime.date.fromisoformat(value))
+            case "ipv4":
+                return bool(str(ipaddress.IPv4Address(value)) == value)
+            case "ipv6":
+                return bool(ipaddress.IPv6Address(value)) and "%" not in value
+            case "uuid":
+                return str(uuid.UUID(value)) == str(value).lower()
+            case "hostname":
+                return bool(len(value) <= 253 and all(_is_label(label) for label in value.split(".")))
+            case "email":
+                local, _, host = value.rpartition("@")
+                atoms = [set(atom) <= _ATOM and atom for atom in local.split(".")]
+                labels = host.split(".")
+                return bool(len(value) <= 254 and all(atoms) and len(labels) > 1 and all(map(_is_label, labels)))
+            case "uri":
+                scheme, colon, rest = value.partition(":")
+                head = scheme[:1].isalpha() and scheme.isascii() and set(scheme[1:]) <= _SCHEME
+                bare = re.sub("%[0-9A-Fa-f]{2}", "", rest)
+                return bool(head and colon and rest) and set(bare) <= _URI
+            case _:
+                wanted = f"2000-01-01T{value}" if name == "time" else value
+                zone = wanted[-1:] in "Zz" or wanted[-6:-5] in ("+", "-")
+                whole = wanted[10:11] in ("T", "t") and wanted[19:20] in (".", "+", "-", "Z", "z") and wanted[16] == ":"
+                return bool(whole and zone and datetime.datetime.fromisoformat(wanted[:19].replace("t", "T")))
+    except (ValueError, IndexError):
+        return False
+
+
+_ATOM = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+/=?^_`{|}~-")
+_SCHEME = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+.-")
+_URI = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._~:/?#[]@!$&'()*+,;=-")
+
+
+def _is_label(label: str) -> bool:
+    plain = set(label) <= _SCHEME - set("+.")
+    return 0 < len(label) <= 63 and plain and label[0] != "-" and label[-1] != "-"
+
+
+def _remainder(value: Any, step: int, unit: str) -> bool:
+    """Whether a date or moment has a part below (step, unit)."""
+    order = ("year", "quarter", "month", "day", "hour", "minute", "second", "millisecond", "microsecond")
+    below = order.index(unit)
+    micro = getattr(value, "microsecond", 0)
+    parts = [
+        (2, (value.month - 1) % 3 if unit == "quarter" else value.month - 1 if unit == "year" else 0),
+        (3, value.day - 1),
+        (4, getattr(value, "hour", 0)),
+        (5, getattr(value, "minute", 0)),
+        (6, getattr(value, "second", 0)),
+    ]
+    rest = {"millisecond": micro % (1000 * step), "microsecond": micro % step}.get(unit, micro)
+    return bool(rest) or any(part for level, part in parts if level > below)

@@ -16,6 +16,8 @@ from ruamel.yaml import YAML
 from data_contracts.contract import Contract, load_contract
 from data_contracts.errors import ContractError
 from data_contracts.rules import BatchRule, RowRule, batch_rules, failing, holds, row_rules
+from data_contracts.ruling.formats import TEXT_FORMATS
+from data_contracts.verdicts import of_format, passes
 
 TERMS: dict[str, Any] = {
     "format": 1,
@@ -105,6 +107,75 @@ def test_dates_and_timestamps_have_bounds_in_iso_8601(tmp_path: Path) -> None:
     assert verdicts(moment, "x.exclusiveMaximum", moments.cast(utc)) == [False, True]
 
 
+FORMATS = {
+    "email": (["a.b+c@example.org", "x@a-b.co"], ["a@b", "a b@example.org", ".a@b.cd", "a@-b.cd", "é@b.cd", ""]),
+    "uuid": (["123e4567-E89B-12d3-a456-426614174000"], ["123e4567e89b12d3a456426614174000", "x", ""]),
+    "uri": (["https://a.b/c?d=%20#e", "urn:isbn:1"], ["//a.b", "http://a b", "http:%2", "1a:b", "a:", ""]),
+    "hostname": (["example.org", "a", "a-1.b"], ["-a.b", "a..b", "a_b", "x" * 64, ".".join(["a" * 49] * 6), ""]),
+    "ipv4": (["127.0.0.1", "255.255.255.255"], ["256.0.0.1", "1.2.3", "01.2.3.4", ""]),
+    "ipv6": (["::1", "2001:db8::8a2e:370:7334", "::ffff:1.2.3.4"], ["1::2::3", ":", "1.2.3.4", "fe80::1%eth0", ""]),
+    "byte": (["YQ==", "YWJj", ""], ["YQ", "YQ=a", "Y Q=="]),
+    "date": (["2024-02-29"], ["2023-02-29", "2024-2-9", "20240229", ""]),
+    "date-time": (["2024-02-29T23:59:59Z", "2024-01-01t00:00:00.5+01:00"], ["2024-01-01T00:00:00", "2024-01-01", ""]),
+    "time": (["23:59:59Z", "00:00:00.25-05:30"], ["24:00:00Z", "12:00:00", "12:00Z", ""]),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_string_is_of_its_format_by_both_implementations(tmp_path: Path, name: str) -> None:
+    good, bad = FORMATS[name]
+    contract = contract_of(tmp_path, {"logicalType": "string", "logicalTypeOptions": {"format": name}})
+    found = verdicts(contract, "x.format", pa.array([*good, *bad, None]))
+    assert found == [False] * len(good) + [True] * len(bad) + [False]
+    assert [not of_format(name, value) for value in [*good, *bad]] == found[:-1]
+    assert set(FORMATS) == set(TEXT_FORMATS)
+
+
+def test_formats_that_promise_nothing_of_a_value_make_no_rule(tmp_path: Path) -> None:
+    for logical, name in (("string", "password"), ("string", "binary"), ("number", "f64")):
+        contract = contract_of(tmp_path, {"logicalType": logical, "logicalTypeOptions": {"format": name}})
+        assert "x.format" not in [rule.name for rule in row_rules(contract)]
+
+
+def test_a_number_of_32_bits_stays_within_its_range(tmp_path: Path) -> None:
+    contract = contract_of(tmp_path, {"logicalType": "number", "logicalTypeOptions": {"format": "f32"}})
+    assert verdicts(contract, "x.format", pa.array([1e38, -3.5e38, 1e300, None])) == [False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "moment", "fails"),
+    [
+        ("yyyy-MM-dd HH:mm:ss", "2024-01-02T03:04:05", False),
+        ("yyyy-MM-dd HH:mm:ss", "2024-01-02T03:04:05.000001", True),
+        ("yyyy-MM-dd'T'HH:mmXXX", "2024-01-02T03:04:05", True),
+        ("yyyy-MM-dd HH:mm:ss.SSS", "2024-01-02T03:04:05.123", False),
+        ("yyyy-MM-dd HH:mm:ss.SSS", "2024-01-02T03:04:05.1234", True),
+        ("yyyy-MM-dd HH:mm:ss.S", "2024-01-02T03:04:05.12", True),
+        ("yyyy-MM-dd", "2024-01-02T00:00:01", True),
+        ("yyyy-MM", "2024-01-01T00:00:00", False),
+        ("yyyy-MM", "2024-01-02T00:00:00", True),
+        ("yyyy", "2024-02-01T00:00:00", True),
+        ("QQQ yyyy", "2024-04-01T00:00:00", False),
+        ("QQQ yyyy", "2024-05-01T00:00:00", True),
+    ],
+)
+def test_a_timestamp_is_no_finer_than_its_pattern(tmp_path: Path, pattern: str, moment: str, fails: bool) -> None:
+    contract = contract_of(tmp_path, {"logicalType": "timestamp", "logicalTypeOptions": {"format": pattern}})
+    value = datetime.datetime.fromisoformat(moment).replace(tzinfo=datetime.UTC)
+    assert verdicts(contract, "x.format", pa.array([value, None], pa.timestamp("us", "UTC"))) == [fails, False]
+    (rule,) = (rule for rule in row_rules(contract) if rule.name == "x.format")
+    assert passes(rule, value) is not fails
+
+
+def test_a_pattern_that_writes_every_value_makes_no_rule(tmp_path: Path) -> None:
+    options = {"format": "yyyy-MM-dd HH:mm:ss.SSSSSS", "timezone": True, "defaultTimezone": "Etc/UTC"}
+    contract = contract_of(tmp_path, {"logicalType": "timestamp", "logicalTypeOptions": options})
+    assert "x.format" not in [rule.name for rule in row_rules(contract)]
+    date = contract_of(tmp_path, {"logicalType": "date", "logicalTypeOptions": {"format": "yyyy-MM"}})
+    days = pa.array([datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)])
+    assert verdicts(date, "x.format", days) == [False, True]
+
+
 def test_required_is_the_only_rule_of_a_column_that_null_fails(tmp_path: Path) -> None:
     options = {"minLength": 1, "maxLength": 9, "pattern": "a"}
     column = {"logicalType": "string", "required": True, "logicalTypeOptions": options, "enum": [{"value": "a"}]}
@@ -172,7 +243,12 @@ def test_a_threshold_a_share_and_uniqueness_judge_the_batch(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("column", "says"),
     [
-        ({"logicalTypeOptions": {"format": "email"}}, "option format of a string is not checked"),
+        ({"logicalTypeOptions": {"format": "emial"}}, "format 'emial' of a string is not checked (perhaps email?)"),
+        ({"logicalType": "number", "logicalTypeOptions": {"format": "f16"}}, "use one of f32, f64"),
+        ({"logicalType": "date", "logicalTypeOptions": {"format": "yyyy-MM-dd HH"}}, "a date has no hour"),
+        ({"logicalType": "timestamp", "logicalTypeOptions": {"format": "yyyy-bb"}}, "the letter b means nothing"),
+        ({"logicalType": "timestamp", "logicalTypeOptions": {"format": "yyyy'T"}}, "quotation mark is not closed"),
+        ({"logicalType": "timestamp", "logicalTypeOptions": {"defaultTimezone": "Europe/Oslo"}}, "is read as UTC"),
         ({"logicalTypeOptions": {"pattern": "(?=a)"}}, "no RE2 expression"),
         ({"logicalTypeOptions": {"minLength": 5, "maxLength": 4}}, "nothing passes"),
         ({"logicalType": "integer", "logicalTypeOptions": {"format": "i128"}}, "i128"),
