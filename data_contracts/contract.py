@@ -15,7 +15,15 @@ from data_contracts.canonical import document_sha
 from data_contracts.odcs import Fault, FieldPath, Source, nearest, odcs_faults, read_yaml, schema_faults
 from data_contracts.periods import sla_faults
 from data_contracts.rules import rule_faults
-from data_contracts.terms import TrainingTerms, meaning_faults, terms_from_document, terms_schema, terms_validator
+from data_contracts.terms import (
+    FORMATS,
+    TrainingTerms,
+    format_of,
+    meaning_faults,
+    terms_from_document,
+    terms_schema,
+    terms_validator,
+)
 
 # A part neither begins nor ends with '-' nor doubles it: only so is a slug, with '--' for '/', the slug of one id.
 _ID = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*(/[a-z0-9]+(-[a-z0-9]+)*)*")
@@ -161,7 +169,11 @@ def _custom_faults(
         if name in names[:position]:
             yield Fault(path, f"{name} stands twice; keep one")
         elif name == "trainingTerms":
-            faults = schema_faults(terms_validator(), value, path, _terms_names())
+            form = format_of(value)
+            faults = schema_faults(terms_validator(form), value, path, _terms_names(form))
+            if isinstance(value, dict) and "format" in value and value["format"] not in FORMATS:
+                listed = ", ".join(map(str, FORMATS))
+                faults = [Fault((*path, "format"), f"{value['format']!r} is not allowed; use one of {listed}")]
             yield from faults
             if not faults:
                 yield from (Fault((*path, *inner), sentence) for inner, sentence in meaning_faults(value))
@@ -173,8 +185,8 @@ def _custom_faults(
             yield Fault(path, f"format {found!r} is not allowed; use one of {listed}{nearest(found, READER_FORMATS)}")
 
 
-def _terms_names() -> list[str]:
-    schema = terms_schema()
+def _terms_names(form: int) -> list[str]:
+    schema = terms_schema(form)
     nested = [name for part in schema["properties"].values() for name in part.get("properties", ())]
     licence = [name for part in schema["$defs"].values() for name in part.get("properties", ())]
     return [*schema["properties"], *nested, *licence]
@@ -233,6 +245,8 @@ def _reference_faults(document: Mapping[str, Any], ours: list[tuple[str, FieldPa
             continue
         licence = value.get("licence")
         named: list[tuple[FieldPath, Any]] = [(("text",), value.get("text"))]
+        trained = value.get("trainOn") if isinstance(value.get("trainOn"), list) else []
+        named += [(("trainOn", i), name) for i, name in enumerate(trained or ())]
         if isinstance(licence, dict) and "column" in licence:
             named.append((("licence", "column"), licence["column"]))
         texts = len(named)
@@ -247,6 +261,29 @@ def _reference_faults(document: Mapping[str, Any], ours: list[tuple[str, FieldPa
                 )
             elif position < texts and types[name] != "string":
                 yield Fault((*path, *inner), f"column {name!r} is of type {types[name]}; name a string column")
+        yield from _classification_faults(objects[0], path, value)
+
+
+def _classification_faults(table: Mapping[str, Any], path: FieldPath, terms: Mapping[str, Any]) -> Iterator[Fault]:
+    """Yield the trained columns whose classification the terms leave open, once they speak of classifications."""
+    pii = terms.get("pii")
+    stated = pii.get("classifications") if isinstance(pii, dict) else None
+    if not isinstance(stated, dict):
+        return
+    trained = {terms.get("text"), *(terms.get("trainOn") or ())}
+    found = {c["name"]: c.get("classification") for c in table.get("properties") or [] if c.get("name") in trained}
+    where: FieldPath = (*path, "pii", "classifications")
+    for name, classification in found.items():
+        if classification is not None and classification not in stated:
+            yield Fault(
+                where,
+                f"column {name!r} is trained on and is classified {classification!r}, which is not listed; "
+                "add it as keep, redact, pseudonymise or drop-row",
+            )
+    for entry in stated:
+        if entry not in found.values():
+            listed = sorted({c for c in found.values() if c})
+            yield Fault((*where, entry), f"no trained column is classified so{nearest(entry, listed)}; remove it")
 
 
 def _view(source: Source, ours: Mapping[str, Any]) -> Contract:
@@ -275,7 +312,7 @@ def _view(source: Source, ours: Mapping[str, Any]) -> Contract:
     key = [p.name for p in sorted(properties, key=lambda p: p.primary_key_position or 0) if p.primary_key_position]
     if not terms.split_group:
         # The key survives restatement; without one equal texts at least stay on one side of the split.
-        terms = replace(terms, split_group=tuple(key) or (terms.text,))
+        terms = replace(terms, split_group=tuple(key) or terms.text_columns)
     return Contract(
         id=document["id"],
         name=document.get("name", document["id"]),

@@ -21,10 +21,13 @@ from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.identity import normalise_text
 from data_contracts.redaction import redact
+from data_contracts.trained import left_out, trained_text
 
 ALGORITHM = "exact-nfc-whitespace-1"
 DUPLICATE, HELD_OUT_DUPLICATE = "duplicate", "duplicate.held-out"
 _ROW_COLUMNS = ("record_id", "ingest_id", "partition", "split", "text")
+# Present where the terms leave out rows by the classification of a column: the reason, or NULL.
+_LEFT_OUT = "left_out"
 
 
 @dataclass(frozen=True)
@@ -41,19 +44,36 @@ class CurationResult:
     redacted: int
 
 
-def curation_rows(contract: Contract, tables: Tables) -> pa.Table:
-    """Return the accepted rows of all current partitions: record_id, ingest_id, partition, split, text."""
-    wanted = ["record_id", "ingest_id", "partition", "split", contract.terms.text]
-    parts = [tables.read_accepted(version, wanted) for version in tables.current().values() if version.rows_accepted]
-    schema = pa.schema([(name, pa.string()) for name in _ROW_COLUMNS])
-    return pa.concat_tables([schema.empty_table(), *(part.rename_columns(_ROW_COLUMNS).cast(schema) for part in parts)])
+def curation_rows(contract: Contract, tables: Tables, secret: bytes | None = None) -> pa.Table:
+    """Return the accepted rows of all current partitions: record_id, ingest_id, partition, split, text.
+
+    The text is that of the terms' template, each column treated as its classification asks; `secret` is the data set's,
+    needed where one is pseudonymised. Where rows are left out by classification, the column `left_out` holds why.
+
+    Raises:
+        DataRefused: a column is pseudonymised and there is no secret.
+    """
+    ours, names = _ROW_COLUMNS[:-1], contract.terms.text_columns
+    columns = [*ours, *(name for name in names if name not in ours)]
+    versions = [version for version in tables.current().values() if version.rows_accepted]
+    parts = [_trained(contract, tables.read_accepted(version, columns), secret) for version in versions]
+    drops = "drop-row" in contract.terms.pii_classifications.values()
+    schema = pa.schema([(name, pa.string()) for name in (*_ROW_COLUMNS, *([_LEFT_OUT] if drops else []))])
+    return pa.concat_tables([schema.empty_table(), *(part.select(schema.names).cast(schema) for part in parts)])
+
+
+def _trained(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa.Table:
+    made = {name: rows.column(name) for name in _ROW_COLUMNS[:-1]} | {"text": trained_text(contract, rows, secret)}
+    reason = left_out(contract, rows)
+    return pa.table(made | {_LEFT_OUT: pa.nulls(rows.num_rows, pa.string()) if reason is None else reason})
 
 
 def curate(contract: Contract, rows: pa.Table, secret: bytes) -> CurationResult:
     """Decide on every row of `curation_rows` and say why, in a log sorted by (partition, record_id, action, reason).
 
     `cluster` is an HMAC with the data set's secret of the text after redaction, NFC and white-space folding: the log
-    tells which rows are equal and nothing of what they say. Rows without text are kept as they are.
+    tells which rows are equal and nothing of what they say. Rows without text are kept as they are; rows that are left
+    out by the classification of a column take no part in clusters.
 
     Raises:
         DataRefused: `rows` lacks a column.
@@ -64,14 +84,19 @@ def curate(contract: Contract, rows: pa.Table, secret: bytes) -> CurationResult:
     columns = [rows.column(name).to_pylist() for name in ("partition", "record_id", "ingest_id", "split")]
     identities = [_Row(*values) for values in zip(*columns, strict=True)]
     clusters: dict[str, list[_Row]] = {}
-    for row, words in zip(identities, text.to_pylist(), strict=True):
-        if words is not None:
+    classified = rows.column(_LEFT_OUT).to_pylist() if _LEFT_OUT in rows.column_names else [None] * rows.num_rows
+    for row, words, reason in zip(identities, text.to_pylist(), classified, strict=True):
+        if words is not None and reason is None:
             key = hmac.digest(secret, normalise_text(words).encode(), "sha256")[:16].hex()
             clusters.setdefault(key, []).append(row)
 
     name = curation_id(contract, rows)
     log: list[dict[str, Any]] = []
     removed: set[tuple[str, str]] = set()
+    for row, reason in zip(identities, classified, strict=True):
+        if reason is not None:
+            removed.add((row.record_id, row.ingest_id))
+            log.append(_entry(name, row, "remove", reason, None, None, 1))
     for cluster, members in clusters.items():
         for row, kept, reason in _duplicates(members):
             removed.add((row.record_id, row.ingest_id))
@@ -118,6 +143,7 @@ def training_rows(rows: pa.Table, log: pa.Table) -> pa.Table:
         if counts[kind].to_pylist() != recorded:
             raise DataRefused(f"the curation log's pii.{kind} counts are not those of these rows; curate them again")
         text = pc.replace_with_mask(text, asked, clean)
+    kept = kept.select(_ROW_COLUMNS)
     return kept.set_column(kept.schema.get_field_index("text"), "text", text)
 
 

@@ -10,6 +10,9 @@ from typing import Any
 import license_expression
 from license_expression import ExpressionError, LicenseWithExceptionSymbol
 
+# SPDX 2.3 clause 7.13: no attempt was made, or nothing is said. Not an expression: nothing may be done under it.
+UNSTATED = "NOASSERTION"
+
 _LICENCE_REF = re.compile(r"(DocumentRef-[A-Za-z0-9.-]+:)?LicenseRef-[A-Za-z0-9.-]+")
 
 # Free text of the metadata field `License`, folded to lower case and single blanks; only spellings with one meaning.

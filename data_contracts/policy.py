@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data_contracts.errors import CausewayError, PolicyRefused
-from data_contracts.licences import bars_commercial_use
-from data_contracts.terms import ACTIVITIES, USES, TrainingTerms, countries
+from data_contracts.licences import UNSTATED, bars_commercial_use
+from data_contracts.terms import ACTIVITIES, NAMED_ZONES, USES, TrainingTerms, countries
 
 Action = Literal["store", "process"]
 
@@ -81,10 +81,10 @@ def decide(
 ) -> Decision:
     """Decide one use of a data set at one place on one day.
 
-    A `purpose` of None asks about residency and validity only, as for holding a table. Each reason is a sentence that
-    names its clause. An action, country or zone that is not known is refused.
+    A `purpose` of None asks about validity, ground and residency only, as for holding a table. Each reason is a
+    sentence that names its clause. An action, country or zone that is not known is refused.
     """
-    findings = [*_validity(terms, on_date), *_residency(terms, place, action)]
+    findings = [*_validity(terms, on_date), *_ground(terms), *_residency(terms, place, action)]
     if purpose is not None:
         findings.extend(_purposes(terms, purpose))
     refusals = tuple(sentence for allowed, sentence in findings if not allowed)
@@ -112,10 +112,44 @@ def _residency(terms: TrainingTerms, place: Place, action: Action) -> Iterator[t
     for country in place.jurisdictions:
         if country not in countries():
             yield False, f"{clause}: {place.name} lies in {country!r}, which is no ISO 3166-1 country code."
-        elif any(zone == "anywhere" or zone == country or country in _ZONES.get(zone, ()) for zone in zones):
+        elif any(_inside(terms, zone, country) for zone in zones):
             yield True, f"{clause}: {place.name} lies in {country}, and {listed} is permitted."
         else:
             yield False, f"{clause}: {place.name} lies in {country}, and only {listed} is permitted."
+    yield from _never(terms, place)
+
+
+def _never(terms: TrainingTerms, place: Place) -> Iterator[tuple[bool, str]]:
+    for zone in (*terms.never_in, *terms.never_outside):
+        if zone not in NAMED_ZONES and zone not in terms.zones and zone not in countries():
+            yield (
+                False,
+                f"residency: {zone!r} is neither a country nor a zone of these terms, so no place is permitted.",
+            )
+    for country in place.jurisdictions:
+        for zone in terms.never_in:
+            if _inside(terms, zone, country):
+                yield False, f"residency.neverIn: {place.name} lies in {country}, and never in {zone} is said."
+        if terms.never_outside and not any(_inside(terms, zone, country) for zone in terms.never_outside):
+            listed = ", ".join(terms.never_outside)
+            yield False, f"residency.neverOutside: {place.name} lies in {country}, and never outside {listed} is said."
+
+
+def _inside(terms: TrainingTerms, zone: str, country: str) -> bool:
+    return zone in ("anywhere", country) or country in _ZONES.get(zone, ()) or country in terms.zones.get(zone, ())
+
+
+def _ground(terms: TrainingTerms) -> Iterator[tuple[bool, str]]:
+    """Without a licence there must be another ground; one that is on record is said."""
+    basis = terms.legal_basis
+    if basis:
+        yield True, f"legalBasis: {basis.get('basis')}, on record as {basis.get('reference')}."
+    elif terms.licence == UNSTATED:
+        yield False, "licence: nobody states one (NOASSERTION), and no legalBasis is recorded, so nothing is permitted."
+
+
+def _licence_words(terms: TrainingTerms) -> str:
+    return f"; the licence is {terms.licence}" if terms.licence else ""
 
 
 def _purposes(terms: TrainingTerms, purpose: Purpose) -> Iterator[tuple[bool, str]]:
@@ -123,7 +157,7 @@ def _purposes(terms: TrainingTerms, purpose: Purpose) -> Iterator[tuple[bool, st
         yield False, f"purposes: '{purpose}' is no known purpose."
     for entry in terms.prohibited:
         if purpose.matches(entry):
-            yield False, f"purposes.prohibited: '{purpose}' falls under '{entry}'."
+            yield False, f"purposes.prohibited: '{purpose}' falls under '{entry}'{_licence_words(terms)}."
     matching = next((entry for entry in terms.permitted if purpose.matches(entry)), None)
     if matching is None:
         yield False, f"purposes.permitted: '{purpose}' falls under none of: {', '.join(terms.permitted) or 'nothing'}."
@@ -158,7 +192,18 @@ def permitted_place(
 
 def may_leave(terms: TrainingTerms) -> bool:
     """Say whether what was derived from the data (updates, tokenizers) may leave the permitted zones."""
-    return terms.derived_updates == "may-leave"
+    return terms.derived_updates == "may-leave" and not terms.never_outside
+
+
+def retained(terms: TrainingTerms, ingested: datetime.date, on_date: datetime.date) -> Decision:
+    """Decide whether what was ingested on a day may still be used under the terms' retention."""
+    if terms.retention is None:
+        return Decision(True, ("retention: the terms set no period.",))
+    last, then = terms.retention.last_day(ingested), terms.retention.then
+    head = f"retention: {terms.retention.period} from the ingest on {ingested} ends with {last}"
+    if on_date <= last:
+        return Decision(True, (f"{head}, and the day is {on_date}.",))
+    return Decision(False, (f"{head}, and the day is {on_date}: {then} the rows.",))
 
 
 def decide_derived(terms: TrainingTerms, home: Place, sites: Sequence[Place], on_date: datetime.date) -> Decision:

@@ -16,7 +16,7 @@ from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.errors import CausewayError
-from data_contracts.policy import Place, Purpose, decide, decide_derived
+from data_contracts.policy import Place, Purpose, decide, decide_derived, retained
 from data_contracts.terms import TrainingTerms
 from training.layout import TABLE_FOLDERS, Layout, evaluation_slug
 from training.rounds import contribution as contributions
@@ -24,6 +24,7 @@ from training.rounds.plan import Plan, read_plan
 from training.shards.audit import CuratedIds, misfits, strangers
 from training.shards.manifest import DatasetVersion, read_manifest, read_version
 from training.shards.placement import may_hold
+from training.shards.rows import ingested_on
 from training.shards.sharding import purposes
 from training.sites import Site
 from training.workspace import Workspace, today
@@ -150,6 +151,7 @@ def _tables(shelf: _Shelf, head: TermsHead) -> _Found:
             shelf.claimed.update(key for folder in held for key in shelf.under(folder))
         elif terms is not None and f"tables/{slug}" in held:
             try:
+                yield from _retention(Tables(shelf.store, slug), terms, what)
                 yield from _licences(Tables(shelf.store, slug), terms, what)
             except _DAMAGE as error:
                 yield Violation(what, (_words(error),))
@@ -161,6 +163,16 @@ def _may_lie(terms: TrainingTerms | None, dataset: str, site: Site) -> Iterator[
         return
     asked = [decide(terms, None, site.place, today(), action=action) for action in ("store", "process")]
     yield from (reason for decision in asked if not decision.allowed for reason in decision.reasons)
+
+
+def _retention(tables: Tables, terms: TrainingTerms, what: str) -> _Found:
+    if terms.retention is None:
+        return
+    for version in tables.current().values():
+        if version.rows_accepted:
+            decision = retained(terms, ingested_on(version), today())
+            partition = f"{what}/accepted partition {version.partition}"
+            yield None if decision.allowed else Violation(partition, decision.reasons)
 
 
 def _licences(tables: Tables, terms: TrainingTerms, what: str) -> _Found:

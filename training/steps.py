@@ -181,7 +181,8 @@ def partition_node(dataset: str, partition: str, name: str) -> str:
 def curate_set(workspace: Workspace, contract: Contract) -> tuple[dict[str, Any], bool]:
     """Curate a data set's current partitions; return the summary and whether anything had to be done."""
     tables = workspace.tables(contract)
-    rows = curation_rows(contract, tables)
+    secret = workspace.keys.secret(f"dataset-{contract.slug}")
+    rows = curation_rows(contract, tables, secret)
     key = curation_key(contract, curation_id(contract, rows))
     try:
         summary: dict[str, Any] = tables.store.get_json(key)
@@ -191,7 +192,7 @@ def curate_set(workspace: Workspace, contract: Contract) -> tuple[dict[str, Any]
     versions = [v for v in tables.current().values() if v.rows_accepted]
     inputs = [Node(partition_node(v.dataset, v.partition, v.ingest_id), {}) for v in versions]
     with workspace.lineage(workspace.table_place(contract).name).job("curate", inputs) as job:
-        result = curate(contract, rows, workspace.keys.secret(f"dataset-{contract.slug}"))
+        result = curate(contract, rows, secret)
         if result.log.num_rows:
             tables.append_curation(result.log)
         reasons: dict[str, int] = {}
@@ -230,7 +231,7 @@ def make_tokenizer(workspace: Workspace, config: RunConfig, sets: Sequence[Curat
 def read_sets(workspace: Workspace, datasets: Sequence[str]) -> list[CuratedRows]:
     """Read the curated rows of data sets by name."""
     return [
-        curated_rows(contract, workspace.tables(contract))
+        curated_rows(contract, workspace.tables(contract), workspace.keys.secret(f"dataset-{contract.slug}"))
         for contract in (workspace.contract(name) for name in sorted(set(datasets)))
     ]
 

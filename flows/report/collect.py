@@ -116,7 +116,7 @@ def _dataset(workspace: Workspace, contract: Contract) -> DataSet:
         Refusal(name, rules.get(name, name), count, "quarantine", examples.get(name, ()))
         for name, count in sorted(reasons.items(), key=lambda item: -item[1])
     ]
-    rows = curation_rows(contract, tables)
+    rows = curation_rows(contract, tables, workspace.keys.secret(f"dataset-{contract.slug}"))
     try:
         summary: dict[str, Any] = tables.store.get_json(curation_key(contract, curation_id(contract, rows)))
     except ObjectMissing:

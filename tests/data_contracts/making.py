@@ -49,6 +49,7 @@ def make_contract(
         "text": "content",
         **(terms or {}),
     }
+    stated = {name: value for name, value in stated.items() if value is not None}
     custom = [
         {"property": "trainingTerms", "vendor": "causeway", "value": stated},
         {"property": "reader", "vendor": "causeway", "value": dict(reader or {"format": "jsonl"})},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.contract import Contract
 from data_contracts.curation import curation_id, curation_rows, training_rows
 from data_contracts.errors import DataRefused, PolicyRefused
+from data_contracts.policy import retained
 from data_contracts.terms import TrainingTerms
 
 
@@ -21,7 +23,8 @@ from data_contracts.terms import TrainingTerms
 class CuratedRows:
     """`rows`: record_id, ingest_id, partition, split, text. `versions` are the current ones with accepted rows.
 
-    `others` are current partitions that were accepted under other terms than those in force: their rows are not used.
+    `others` are current partitions that were accepted under other terms than those in force, `expired` those whose
+    retention is over: their rows are not used.
     """
 
     contract: Contract
@@ -29,14 +32,19 @@ class CuratedRows:
     rows: pa.Table
     versions: dict[str, PartitionVersion]
     others: tuple[str, ...] = ()
+    expired: tuple[str, ...] = ()
 
     def of(self, split: str) -> pa.Table:
         """Return the rows of one split."""
         return self.rows.filter(pc.equal(self.rows.column("split"), split))
 
 
-def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
-    """Read a data set's curated rows.
+def curated_rows(
+    contract: Contract, tables: Tables, secret: bytes | None = None, on_date: dt.date | None = None
+) -> CuratedRows:
+    """Read a data set's curated rows as they may be used on a day, by default today in UTC.
+
+    `secret` is the data set's, needed where its terms pseudonymise a column.
 
     Raises:
         DataRefused: nothing was accepted, or the current partitions have not been curated, or the curation's log is
@@ -45,7 +53,7 @@ def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
     versions = {p: v for p, v in tables.current().items() if v.rows_accepted}
     if not versions:
         raise DataRefused(f"{contract.id}: no partition has accepted rows; run: causeway ingest CONTRACT SOURCE")
-    rows = curation_rows(contract, tables)
+    rows = curation_rows(contract, tables, secret)
     name = curation_id(contract, rows)
     if not tables.store.exists(curation_key(contract, name)):
         raise DataRefused(f"{contract.id}: its current partitions are not curated; run: causeway curate {contract.id}")
@@ -58,10 +66,23 @@ def curated_rows(contract: Contract, tables: Tables) -> CuratedRows:
             f"{contract.id}: every partition was accepted under other terms than those of contract {contract.version};"
             f" run: causeway backfill {contract.id} --only stale-contract"
         )
+    day = on_date or dt.datetime.now(dt.UTC).date()
+    expired = tuple(sorted(p for p, v in used.items() if not retained(contract.terms, ingested_on(v), day).allowed))
+    used = {p: v for p, v in used.items() if p not in expired}
+    if not used:
+        raise DataRefused(
+            f"{contract.id}: the retention of every partition is over ({expired[-1]} was the last); "
+            "ingest a newer delivery, or give the data set other terms"
+        )
     kept = training_rows(rows, log)
-    if others:
+    if others or expired:
         kept = kept.filter(pc.is_in(kept.column("partition"), pa.array(sorted(used), pa.string())))
-    return CuratedRows(contract, name, kept, used, others)
+    return CuratedRows(contract, name, kept, used, others, expired)
+
+
+def ingested_on(version: PartitionVersion) -> dt.date:
+    """Return the day, in UTC, on which a partition version was published: its retention begins then."""
+    return dt.datetime.fromisoformat(version.published_at).astimezone(dt.UTC).date()
 
 
 def curation_key(owner: Contract | Tables, name: str) -> str:
