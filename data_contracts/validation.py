@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Literal
 
 import numpy as np
@@ -152,8 +153,9 @@ def _repeated(ids: list[str | None], keys: set[bytes]) -> np.ndarray[Any, np.dty
 
 
 def _text_bytes(contract: Contract, batch: pa.RecordBatch) -> pa.Array:
-    text = batch.column(contract.terms.text).cast(pa.string()).cast(pa.binary())
-    return pc.fill_null(pc.binary_length(text), 0).cast(pa.int64())
+    columns = [batch.column(name).cast(pa.string()).cast(pa.binary()) for name in contract.terms.text_columns]
+    sizes = [pc.fill_null(pc.binary_length(column), 0).cast(pa.int64()) for column in columns]
+    return reduce(pc.add, sizes)
 
 
 def _constant(value: str, batch: pa.RecordBatch) -> pa.Array:
