@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError
+from data_contracts.reader import FORMATS
 from data_contracts.sources.records import Source, SourceFile, SourcePartition, source_schema
 
-__all__ = ["Source", "SourceFile", "SourcePartition", "open_source", "source_schema"]
-
-_FORMATS = ("csv", "jsonl", "parquet", "python-environment", "text", "xml")
+__all__ = ["Source", "SourceFile", "SourcePartition", "open_source", "place_of", "source_schema"]
 
 
 def open_source(contract: Contract, location: str) -> Source:
-    """Open the data of a contract: a folder or file, or 'env:' for the packages of a Python environment.
+    """Open the data of a contract at a location: a folder, a file, or what docs/sources.md lists.
 
     Raises:
         ContractError: the contract's reader names no known format, or lacks a setting.
         DataRefused: nothing is there.
     """
+    source = _opened(contract, location)
+    if (contract.reader.get("partition") or {}).get("from") == "column":
+        from data_contracts.sources.spooled import Spooled
+
+        if not isinstance(source, Spooled):
+            return Spooled.of(contract, source)
+    return source
+
+
+def place_of(location: str) -> str:
+    """Return a location as it is registered: a path made absolute, anything else as it stands."""
+    return location if ":" in location.split("/", 1)[0] else str(Path(location).absolute())
+
+
+def _opened(contract: Contract, location: str) -> Source:
     form = contract.reader.get("format")
     if form == "python-environment":
         from data_contracts.sources.python_environment import PythonEnvironment
@@ -43,4 +59,4 @@ def open_source(contract: Contract, location: str) -> Source:
         from data_contracts.sources.parquet_files import ParquetFiles
 
         return ParquetFiles(contract, location)
-    raise ContractError(f"{contract.path}: reader.format: {form!r}; it is one of {', '.join(_FORMATS)}")
+    raise ContractError(f"{contract.path}: reader.format: {form!r}; it is one of {', '.join(FORMATS)}")

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from data_contracts.contract import Contract
-from data_contracts.errors import DataRefused
-from data_contracts.sources.files import FileLayout, column_names
+from data_contracts.sources import opening
+from data_contracts.sources.files import FileLayout
+from data_contracts.sources.members import Members, fields_of, loads
+from data_contracts.sources.opening import Encoding
+from data_contracts.sources.paths import Node
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
 
 class JsonLines:
-    """UTF-8 files (default `**/*.jsonl`), read a line at a time: pyarrow's reader gives up at the first bad line."""
+    """Files (default `**/*.jsonl`), read a line at a time: pyarrow's reader gives up at the first bad line.
+
+    Columns are found by physical name or alias, or by the paths of `reader.fields`.
+    """
 
     def __init__(self, contract: Contract, location: str) -> None:
-        self.names = column_names(contract)
-        self.layout = FileLayout.of(contract, location, "**/*.jsonl")
+        self.contract = contract
+        fields_of(contract)
+        self.layout = FileLayout.of(contract, location, "**/*.jsonl", packed=True)
 
     def partitions(self) -> list[SourcePartition]:
         """Return the partitions, sorted by value."""
@@ -32,27 +38,28 @@ class JsonLines:
         )
 
     def _records(self, file: SourceFile, partition: str) -> Iterator[RawRecord]:
-        columns = self.layout.columns(file.name, partition)
+        constants = self.layout.columns(file.name, partition)
+        members = Members(self.contract, file.name)
         file.check_unchanged()
-        try:
-            with file.path.open("rb") as stream:
-                for number, line in enumerate(stream, start=1):
-                    if line.strip():
-                        yield self._record(file.name, number, line.rstrip(b"\r\n"), columns)
-        except OSError as error:
-            raise DataRefused(f"{file.path}: cannot be read: {error.strerror}; restore it") from error
+        encoding = self.layout.encoding(file)
+        number = 0
+        with opening.opened(file, self.layout.limit) as stream:
+            blocks = opening.utf8_blocks(stream, encoding)
+            for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
+                if line.strip():
+                    yield _record(members, file.name, number, line, constants, encoding)
+        members.finish(number)
         file.check_unchanged()
 
-    def _record(self, file: str, number: int, line: bytes, columns: dict[str, Any]) -> RawRecord:
-        try:
-            value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"), parse_constant=_refuse)
-        except (ValueError, RecursionError) as error:
-            return RawRecord(file, number, columns, f"not JSON: {error}", line)
-        if not isinstance(value, dict):
-            return RawRecord(file, number, columns, f"not a JSON object but {type(value).__name__}", line)
-        found = {name: value[physical] for name, physical in self.names.items() if physical in value}
-        return RawRecord(file, number, {**columns, **found})
 
-
-def _refuse(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+def _record(
+    members: Members, file: str, number: int, line: bytes, constants: dict[str, Any], encoding: Encoding
+) -> RawRecord:
+    try:
+        value = loads(opening.decoded(line, encoding))
+    except ValueError as error:
+        return RawRecord(file, number, constants, f"not JSON: {error}", opening.original(line, encoding))
+    if not isinstance(value, dict) and not (members.fields and isinstance(value, list)):
+        fault = f"not a JSON object but {type(value).__name__}"
+        return RawRecord(file, number, constants, fault, opening.original(line, encoding))
+    return RawRecord(file, number, {**constants, **members.values(Node(value))})

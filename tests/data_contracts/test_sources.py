@@ -13,7 +13,7 @@ from xml.parsers.expat import ExpatError
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts.errors import ContractError, DataRefused
@@ -297,6 +297,7 @@ def test_empty_and_truncated_csv_files_lose_no_record_silently(tmp_path: Path) -
 FIELD = st.text(st.sampled_from('ab ,"\n\u00e9'), min_size=1, max_size=5).filter(str.strip)
 
 
+@settings(deadline=None)
 @given(cells=st.lists(st.lists(FIELD, min_size=1, max_size=3), max_size=40), block=st.sampled_from([400, 1 << 20]))
 def test_csv_rows_keep_their_order_and_number_whatever_the_block(
     tmp_path_factory: pytest.TempPathFactory, cells: list[list[str]], block: int

@@ -1,0 +1,363 @@
+"""The one place that opens the bytes of a file: decompression under a limit, encodings, line ends. All of it streams.
+
+Every reader of text gets UTF-8 blocks from here, whatever the file's encoding. Bytes that its encoding cannot decode
+stay in the blocks as what no UTF-8 decoder accepts (a surrogate for each byte), so that the damage costs the record
+they stand in and `original` can give that record's bytes back.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import IO, Any
+
+import pyarrow as pa
+
+from data_contracts.canonical import sha256
+from data_contracts.errors import DataRefused
+from data_contracts.sources.records import SourceFile
+
+BLOCK_BYTES = 8 << 20
+# Formats that are read whole (XML, HTML, one record a file) hold at most this much of one file in memory.
+MOST_WHOLE_BYTES = 256 << 20
+# A line or quoted field that does not end within this is no record.
+MOST_RECORD_BYTES = 64 << 20
+DEFAULT_LIMIT = 200.0
+# Below this nothing is called a bomb: a small file of one repeated byte shrinks a thousandfold.
+_ALWAYS_ALLOWED = 1 << 20
+_KEEP = "causeway-keep"
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_DAMAGE = (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError, RuntimeError, ValueError)
+
+
+def _keep(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Decode a byte as the surrogate U+DC00 + byte, and encode such a surrogate as its byte."""
+    if isinstance(error, UnicodeDecodeError):
+        return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+    if isinstance(error, UnicodeEncodeError):
+        lost = error.object[error.start : error.end]
+        return bytes(ord(c) - 0xDC00 if 0xDC00 <= ord(c) <= 0xDCFF else 0x3F for c in lost), error.end
+    raise error
+
+
+codecs.register_error(_KEEP, _keep)
+
+
+@dataclass(frozen=True)
+class ZipMember(SourceFile):
+    """One file inside a zip archive: `name` is archive/member, `path` the archive, `size` the member's own."""
+
+    member: str = ""
+    packed: int = 0
+    limit: float = DEFAULT_LIMIT
+
+    @cached_property
+    def sha(self) -> str:
+        """The hex SHA-256 of the member's bytes, unpacked."""
+        digest = hashlib.sha256()
+        with opened(self, self.limit) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+    def read_bytes(self) -> bytes:
+        """Return the unpacked bytes that `sha` names.
+
+        Raises:
+            DataRefused: as for any file; or the member is damaged, or unpacks to more than the limit.
+        """
+        with opened(self, self.limit) as stream:
+            data = stream.read(MOST_WHOLE_BYTES + 1)
+        if len(data) > MOST_WHOLE_BYTES:
+            raise _too_large(self)
+        if sha256(data) != self.sha:
+            raise DataRefused(f"{self.path}/{self.member}: changed while it was read; ingest it again")
+        return data
+
+    def check_unchanged(self) -> None:
+        """Hash the member again.
+
+        Raises:
+            DataRefused: the bytes are no longer those that `sha` names.
+        """
+        again = ZipMember(self.name, self.path, self.size, self.member, self.packed, self.limit)
+        if again.sha != self.sha:
+            raise DataRefused(f"{self.path}/{self.member}: changed while it was read; ingest it again")
+
+
+def members(archive: SourceFile, limit: float) -> list[ZipMember]:
+    """Return the files of a zip archive in its own order, without folders and hidden names.
+
+    Raises:
+        DataRefused: it is no zip archive, or is encrypted, or holds another archive.
+    """
+    found = []
+    with refusing(archive), zipfile.ZipFile(archive.path) as opened:
+        for info in opened.infolist():
+            if info.is_dir() or any(part.startswith((".", "__MACOSX")) for part in info.filename.split("/")):
+                continue
+            name = f"{archive.name}/{info.filename}"
+            if info.flag_bits & 0x1:
+                raise DataRefused(f"{archive.path}: {info.filename} is encrypted; unpack it and name the files")
+            if info.filename.lower().endswith(".zip"):
+                raise DataRefused(f"{archive.path}: {info.filename} is an archive in an archive; unpack it first")
+            found.append(ZipMember(name, archive.path, info.file_size, info.filename, info.compress_size, limit))
+    return found
+
+
+@contextmanager
+def opened(file: SourceFile, limit: float) -> Iterator[IO[bytes]]:
+    """Open a file's bytes, decompressed by its suffix (.gz, .zst); a zip member is unpacked.
+
+    Raises:
+        DataRefused: unreadable, damaged, or more than `limit` times larger than what is stored.
+    """
+    with ExitStack() as stack:
+        with refusing(file):
+            read, stored = _source(file, stack)
+            codec = _codec(file.name)
+            if codec is not None:
+                if not stored:
+                    raise DataRefused(f"{file.path}: {file.name} is empty, and no {codec} file is; restore it")
+                inner = pa.PythonFile(io.BufferedReader(_Stream(read, file, None, limit)), mode="r")
+                read = stack.enter_context(pa.CompressedInputStream(inner, codec)).read
+        packed = codec is not None or isinstance(file, ZipMember)
+        yield io.BufferedReader(_Stream(read, file, stored if packed else None, limit), 1 << 16)
+
+
+def whole(file: SourceFile, limit: float) -> bytes:
+    """Return all bytes of a file, decompressed, for formats that cannot be read in parts.
+
+    Raises:
+        DataRefused: as for `opened`; or it is larger than 256 MiB.
+    """
+    file.check_unchanged()
+    with opened(file, limit) as stream:
+        data = stream.read(MOST_WHOLE_BYTES + 1)
+    if len(data) > MOST_WHOLE_BYTES:
+        raise _too_large(file)
+    file.check_unchanged()
+    return data
+
+
+def _too_large(file: SourceFile) -> DataRefused:
+    return DataRefused(
+        f"{file.name}: more than {MOST_WHOLE_BYTES >> 20} MiB in one file, and this format is read whole; split it"
+    )
+
+
+@contextmanager
+def refusing(file: SourceFile) -> Iterator[None]:
+    """Turn what the system, an archive or a decompressor says of damage into a refusal that names the file."""
+    try:
+        yield
+    except _DAMAGE as error:
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise DataRefused(f"{file.path}: {file.name} cannot be read: {why}; restore it") from error
+
+
+def _source(file: SourceFile, stack: ExitStack) -> tuple[Callable[[int], bytes], int]:
+    if isinstance(file, ZipMember):
+        archive = stack.enter_context(zipfile.ZipFile(file.path))
+        return stack.enter_context(archive.open(file.member)).read, file.packed
+    return stack.enter_context(file.path.open("rb", buffering=0)).read, file.size
+
+
+def _codec(name: str) -> str | None:
+    lower = name.lower()
+    return "gzip" if lower.endswith(".gz") else "zstd" if lower.endswith((".zst", ".zstd")) else None
+
+
+class _Stream(io.RawIOBase):
+    """A stream that refuses damage, and stops where it has given more than `limit` times the bytes that are stored."""
+
+    def __init__(self, read: Callable[[int], bytes], file: SourceFile, stored: int | None, limit: float) -> None:
+        self._take, self._file, self._limit, self._given = read, file, limit, 0
+        self._most = None if stored is None else max(stored * limit, _ALWAYS_ALLOWED)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with refusing(self._file):
+            data = self._take(len(buffer))
+        self._given += len(data)
+        if self._most is not None and self._given > self._most:
+            raise DataRefused(
+                f"{self._file.path}: {self._file.name} unpacks to more than {self._limit:g} times its size; "
+                "if that is right, raise reader.expansionLimit"
+            )
+        buffer[: len(data)] = data
+        return len(data)
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """A file's encoding: the codec's name, how many bytes of a byte order mark precede the text, how it is known."""
+
+    codec: str
+    mark: int = 0
+    known: str = "stated"
+
+    @property
+    def is_utf8(self) -> bool:
+        """Say whether the bytes need no conversion."""
+        return codecs.lookup(self.codec).name in ("utf-8", "ascii")
+
+
+def encoding_of(file: SourceFile, stated: str, limit: float) -> Encoding:
+    """Return a file's encoding: that of its byte order mark, else the stated one, or what `detect` finds.
+
+    Raises:
+        DataRefused: as for `opened`.
+    """
+    with opened(file, limit) as stream:
+        head = stream.read(4)
+        for mark, codec in _MARKS:
+            if head.startswith(mark):
+                return Encoding(codec, len(mark), "byte order mark")
+        if stated != "detect":
+            # utf-8-sig would take a mark that is not there; utf-16 without one is little-endian to Python.
+            name = codecs.lookup(stated).name
+            plain = {"utf-8-sig": "utf-8", "utf-16": "utf-16-le", "utf-32": "utf-32-le"}.get(name, name)
+            return Encoding("utf-8" if plain == "ascii" else plain)
+        return Encoding(_detected(head, stream), 0, "detected")
+
+
+def _detected(head: bytes, stream: IO[bytes]) -> str:
+    """Tell UTF-8, UTF-16 without a mark, GB18030 and Windows-1252 apart, over the whole file.
+
+    Damage does not change the answer: a file with ten good sequences of UTF-8 for each bad byte is UTF-8.
+    """
+    if len(head) >= 2 and head[:2].count(0) == 1:
+        return "utf-16-le" if head[1] == 0 else "utf-16-be"
+    decoders = {name: codecs.getincrementaldecoder(name)(_KEEP) for name in ("utf-8", "gb18030")}
+    bad = dict.fromkeys(decoders, 0)
+    wide = dict.fromkeys(decoders, 0)
+    hanzi = 0
+    block = head
+    while True:
+        for name, decoder in decoders.items():
+            text = decoder.decode(block, final=not block)
+            bad[name] += len(_LOST.findall(text))
+            wide[name] += len(_WIDE.findall(text))
+            if name == "gb18030":
+                hanzi += len(_HANZI.findall(text))
+        if not block:
+            break
+        block = stream.read(1 << 20)
+    if not bad["utf-8"] or wide["utf-8"] > 10 * bad["utf-8"]:
+        return "utf-8"
+    # Western text read as GB18030 gives rare characters; Chinese text is nearly all common ones and punctuation.
+    if hanzi > 0.7 * wide["gb18030"] and hanzi > 10 * bad["gb18030"]:
+        return "gb18030"
+    return "cp1252"
+
+
+_LOST = re.compile("[\udc00-\udcff]")
+_WIDE = re.compile("[^\x00-\x7f\udc00-\udcff]")
+# The 3,755 characters of the first level of GB 2312 in rows 16 to 55, and its punctuation, by what they decode to.
+_LEVEL_1 = "".join(
+    bytes((high, low)).decode("gb2312", "ignore") for high in range(0xB0, 0xD8) for low in range(0xA1, 0xFF)
+)
+_HANZI = re.compile(f"[{_LEVEL_1}\u3000-\u3011\uff01-\uff5e\u2018-\u201d\u2026\u2014]")
+
+
+def utf8_blocks(stream: IO[bytes], encoding: Encoding, size: int = BLOCK_BYTES) -> Iterator[bytes]:
+    """Yield the text as UTF-8, without its byte order mark, in blocks that end anywhere."""
+    stream.read(encoding.mark)
+    if encoding.is_utf8:
+        while block := stream.read(size):
+            yield block
+        return
+    decoder = codecs.getincrementaldecoder(encoding.codec)(_KEEP)
+    while block := stream.read(size):
+        if text := decoder.decode(block):
+            yield text.encode("utf-8", "surrogatepass")
+    if text := decoder.decode(b"", final=True):
+        yield text.encode("utf-8", "surrogatepass")
+
+
+def original(data: bytes, encoding: Encoding) -> bytes:
+    """Return a part of a UTF-8 block as the file has it."""
+    if encoding.is_utf8:
+        return data
+    try:
+        return data.decode("utf-8", "surrogatepass").encode(encoding.codec, _KEEP)
+    except UnicodeError:
+        return data
+
+
+def decoded(data: bytes, encoding: Encoding) -> str:
+    """Return a part of a UTF-8 block as text.
+
+    Raises:
+        ValueError: it holds bytes that are not of the file's encoding; names the first.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if encoding.is_utf8:
+            found, where = data[error.start], f" at byte {error.start}"
+        else:
+            lost = _LOST.search(data.decode("utf-8", "surrogatepass"))
+            found, where = (ord(lost[0]) - 0xDC00 if lost else 0), ""
+        raise ValueError(f"not {encoding.codec}: 0x{found:02x}{where}") from error
+
+
+def lines(blocks: Iterator[bytes], end: str = "auto") -> Iterator[tuple[bytes, bytes]]:
+    """Yield the lines of a text as (line, its end); `end` is auto (LF, CRLF or CR, even mixed), lf, crlf or cr.
+
+    Raises:
+        DataRefused: a line of more than 64 MiB.
+    """
+    carry = b""
+    for block in blocks:
+        data = carry + block if carry else block
+        # A CR at the end of a block may be half of a CRLF.
+        parts = _split(data, end)
+        carry = parts.pop() if parts and not _ended(parts[-1], end) else b""
+        if len(carry) > MOST_RECORD_BYTES:
+            raise DataRefused(
+                f"a line of more than {MOST_RECORD_BYTES >> 20} MiB, which is no line; check reader.lineEnd and format"
+            )
+        for part in parts:
+            yield _parted(part, end)
+    for part in _split(carry, end):
+        yield _parted(part, end)
+
+
+def _split(data: bytes, end: str) -> list[bytes]:
+    if end == "auto":
+        return data.splitlines(keepends=True)
+    mark = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}[end]
+    parts = [part + mark for part in data.split(mark)]
+    last = parts.pop()[: -len(mark)]
+    return [*parts, last] if last else parts
+
+
+def _ended(part: bytes, end: str) -> bool:
+    return part.endswith({"auto": b"\n", "lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}[end])
+
+
+def _parted(part: bytes, end: str) -> tuple[bytes, bytes]:
+    if end == "auto":
+        # Only one end belongs to the line: a second CR before CRLF is data of nobody, yet not lost.
+        mark = b"\r\n" if part.endswith(b"\r\n") else part[-1:] if part[-1:] in (b"\r", b"\n") else b""
+        return part[: len(part) - len(mark)], mark
+    mark = {"lf": b"\n", "crlf": b"\r\n", "cr": b"\r"}[end]
+    return (part[: -len(mark)], mark) if part.endswith(mark) else (part, b"")
