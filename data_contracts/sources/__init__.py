@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError
-from data_contracts.reader import FORMATS
 from data_contracts.sources.records import Source, SourceFile, SourcePartition, source_schema
 
 __all__ = ["Source", "SourceFile", "SourcePartition", "open_source", "place_of", "source_schema"]
+
+_READERS = {
+    "python-environment": ("python_environment", "PythonEnvironment"),
+    "csv": ("csv_files", "CsvFiles"),
+    "table": ("table_files", "TableFiles"),
+    "jsonl": ("json_lines", "JsonLines"),
+    "json": ("json_files", "JsonFiles"),
+    "parquet": ("parquet_files", "ParquetFiles"),
+    "arrow": ("arrow_files", "ArrowFiles"),
+    "text": ("text_files", "TextFiles"),
+    "xml": ("xml_files", "XmlFiles"),
+    "html": ("html_files", "HtmlFiles"),
+    "huggingface": ("hugging_face", "HuggingFace"),
+    "sql": ("sql", "SqlQuery"),
+}
 
 
 def open_source(contract: Contract, location: str) -> Source:
@@ -34,29 +49,10 @@ def place_of(location: str) -> str:
 
 
 def _opened(contract: Contract, location: str) -> Source:
-    form = contract.reader.get("format")
-    if form == "python-environment":
-        from data_contracts.sources.python_environment import PythonEnvironment
-
-        return PythonEnvironment(contract, location)
-    if form == "xml":
-        from data_contracts.sources.xml_files import XmlFiles
-
-        return XmlFiles(contract, location)
-    if form == "text":
-        from data_contracts.sources.text_files import TextFiles
-
-        return TextFiles(contract, location)
-    if form == "csv":
-        from data_contracts.sources.csv_files import CsvFiles
-
-        return CsvFiles(contract, location)
-    if form == "jsonl":
-        from data_contracts.sources.json_lines import JsonLines
-
-        return JsonLines(contract, location)
-    if form == "parquet":
-        from data_contracts.sources.parquet_files import ParquetFiles
-
-        return ParquetFiles(contract, location)
-    raise ContractError(f"{contract.path}: reader.format: {form!r}; it is one of {', '.join(FORMATS)}")
+    form = str(contract.reader.get("format"))
+    if form not in _READERS:
+        raise ContractError(f"{contract.path}: reader.format: {form!r}; it is one of {', '.join(_READERS)}")
+    module, name = _READERS[form]
+    # Only the reader that is needed is imported: some bring large libraries with them.
+    made: Source = getattr(importlib.import_module(f"data_contracts.sources.{module}"), name)(contract, location)
+    return made

@@ -162,6 +162,12 @@ class FileLayout:
             else:
                 yield file
 
+    def all_files(self) -> Iterator[SourceFile]:
+        """Yield every file that lies there, whatever `reader.files` says: what stands beside others may be any."""
+        from dataclasses import replace
+
+        yield from replace(self, globs=("**/*",), named=True).files()
+
     def _archives_too(self) -> tuple[str, ...]:
         # 'a.zip/*.csv' names members of an archive: the archive is what lies in the folder.
         globs = (glob.split(".zip/", 1)[0] + ".zip" if ".zip/" in glob else glob for glob in self.globs)

@@ -135,6 +135,12 @@ class Spooled:
                     f"{partition.value}: its copy is gone ({error}); list the partitions again"
                 ) from error
 
+    def _constants(self) -> dict[str, str]:
+        entry = self.contract.reader.get("partition") or {}
+        if entry.get("from") == "column":
+            return {}
+        return {self.contract.partition_column: str(entry.get("constant", "all"))}
+
     def _spool(self) -> list[SpooledPartition]:
         self._folder = tempfile.TemporaryDirectory(prefix="causeway-source-")
         into = _Spool(Path(self._folder.name))

@@ -5,6 +5,7 @@ Sources: XML 1.0 (fifth edition); a DTD is how entity expansion ("billion laughs
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree
@@ -14,8 +15,9 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError
+from data_contracts.sources import opening
 from data_contracts.sources.files import FileLayout
-from data_contracts.sources.records import RawRecord, SourcePartition
+from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
 
 class XmlFiles:
@@ -39,7 +41,9 @@ class XmlFiles:
             )
         self.record = str(reader["record"])
         self.fields = {str(name): str(path) for name, path in fields.items()}
-        self.layout = FileLayout.of(contract, location, "**/*.xml")
+        check_paths(contract, self.record, self.fields)
+        self.layout = FileLayout.of(contract, location, "**/*.xml", packed=True)
+        self.stated = reader.get("encoding")
 
     def partitions(self) -> list[SourcePartition]:
         """Return the partitions, sorted by value."""
@@ -52,27 +56,35 @@ class XmlFiles:
     def _records(self, partition: SourcePartition) -> Iterator[RawRecord]:
         for file in partition.files:
             columns = self.layout.columns(file.name, partition.value)
-            data = file.read_bytes()
+            data = opening.whole(file, self.layout.limit)
             try:
-                root = parse(data)
+                root = parse(*self._text(file, data))
             except (expat.ExpatError, ValueError, LookupError) as error:
                 yield RawRecord(file.name, 1, columns, f"not usable XML: {error}", data)
                 continue
-            for number, element in enumerate(_elements(root, root, self.record), start=1):
+            for number, element in enumerate(elements(root, root, self.record), start=1):
                 values: dict[str, Any] = dict(columns)
-                values.update({name: _value(root, element, path) for name, path in self.fields.items()})
+                values.update({name: value_of(root, element, path) for name, path in self.fields.items()})
                 yield RawRecord(file.name, number, values)
 
+    def _text(self, file: SourceFile, data: bytes) -> tuple[bytes, str | None]:
+        """Return a document's bytes, in UTF-8 where the contract states an encoding: else it says its own."""
+        if self.stated is None:
+            return data, None
+        encoding = self.layout.encoding(file)
+        text = b"".join(opening.utf8_blocks(io.BytesIO(data), encoding))
+        return opening.decoded(text, encoding).encode(), "utf-8"
 
-def parse(data: bytes) -> ElementTree.Element:
-    """Parse XML bytes into a tree.
+
+def parse(data: bytes, encoding: str | None = None) -> ElementTree.Element:
+    """Parse XML bytes into a tree; `encoding` overrules what the document says of itself.
 
     Raises:
         ExpatError: not well-formed.
         ValueError: there is a document type declaration.
     """
     builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate(namespace_separator="}")
+    parser = expat.ParserCreate(encoding, namespace_separator="}")
     parser.buffer_text = True
 
     def refuse(name: str, *_: object) -> None:
@@ -95,7 +107,25 @@ def parse(data: bytes) -> ElementTree.Element:
     return builder.close()
 
 
-def _elements(root: ElementTree.Element, base: ElementTree.Element, path: str) -> list[ElementTree.Element]:
+def check_paths(contract: Contract, record: str, fields: Mapping[str, str]) -> None:
+    """Try the paths on an empty document.
+
+    Raises:
+        ContractError: one is none.
+    """
+    empty = ElementTree.Element("none")
+    for name, path in [("record", record), *((f"fields.{name}", path) for name, path in fields.items())]:
+        try:
+            value_of(empty, empty, path)
+            # A path from the root is only parsed where its first step leads somewhere.
+            where = path if "/@" not in path else path.rpartition("/@")[0]
+            empty.findall(where.lstrip("/") or ".") if not where.startswith("@") else None
+        except (SyntaxError, KeyError, ValueError) as error:
+            raise ContractError(f"{contract.path}: reader.{name}: {path!r} is no path: {error}; correct it") from error
+
+
+def elements(root: ElementTree.Element, base: ElementTree.Element, path: str) -> list[ElementTree.Element]:
+    """Return the elements at a path from a base, or from the root where the path starts with '/'."""
     if path.startswith("/") and not path.startswith("//"):
         first, _, rest = path[1:].partition("/")
         if first not in ("*", root.tag):
@@ -104,12 +134,13 @@ def _elements(root: ElementTree.Element, base: ElementTree.Element, path: str) -
     return base.findall(path) if path not in ("", ".") else [base]
 
 
-def _value(root: ElementTree.Element, record: ElementTree.Element, path: str) -> str | None:
+def value_of(root: ElementTree.Element, record: ElementTree.Element, path: str) -> str | None:
+    """Return the text or attribute at a path: several on lines of their own, None when there is none."""
     if path.startswith("@"):
         return record.get(path[1:])
     where, at, attribute = path.rpartition("/@")
     if at:
-        found = [value for element in _elements(root, record, where) if (value := element.get(attribute)) is not None]
+        found = [value for element in elements(root, record, where) if (value := element.get(attribute)) is not None]
     else:
-        found = ["".join(element.itertext()).strip() for element in _elements(root, record, path)]
+        found = ["".join(element.itertext()).strip() for element in elements(root, record, path)]
     return "\n".join(found) if found else None
