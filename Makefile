@@ -17,9 +17,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/causeway demo $(ARGS)
 
-# Most of what the acceptance tests do is wait for servers and workers: three files at once keep two cores busy.
+# Most of what the acceptance tests do is wait for servers and workers: three files at once keep two cores busy, and the
+# long ones go first, so that no core is idle at the end.
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -84,6 +84,27 @@ class Demo:
         return str(self.document["run"])
 
 
+LONGEST = (
+    "test_demo_deployed",
+    "test_deploy",
+    "test_deployed_training",
+    "test_backfill_killed",
+    "test_ui",
+    "test_faults",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take minutes, whatever their names."""
+
+    def rank(item: pytest.Item) -> int:
+        if "acceptance" not in item.path.parts:
+            return len(LONGEST) + 1
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     finished = os.environ.get("CAUSEWAY_FINISHED_DEMO")  # a folder in which one was just made, as .ci/run does
