@@ -141,7 +141,7 @@ class _File:
         """Yield the records of a text that starts with one; return how much of it they are."""
         at, step = 0, len(data)
         while at < len(data):
-            piece = data[at : at + step] if step < len(data) else data
+            piece = data[at : at + step] if at or step < len(data) else data
             ends = final and at + len(piece) == len(data)
             cut = self._sound(piece, ends)
             if cut:
@@ -286,7 +286,9 @@ class _File:
 
 def _quotes_sound(data: np.ndarray[Any, np.dtype[np.uint8]], dialect: Dialect, final: bool) -> int | None:
     quote, delimiter = (dialect.quote or b"")[0], dialect.delimiter[0]
-    ends = np.isin(data, np.frombuffer(_ENDS[dialect.end], np.uint8))
+    ends = data == _ENDS[dialect.end][0]
+    for other in _ENDS[dialect.end][1:]:
+        ends |= data == other
     edge = ends | (data == delimiter)
     places = np.flatnonzero(data == quote)
     opens, closes = places[0::2], places[1::2]

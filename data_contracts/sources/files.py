@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from data_contracts.sources.records import RawRecord, SourceFile, SourcePartitio
 from data_contracts.sources.remote import RemoteFolder, is_remote
 
 __all__ = ["FileLayout", "columns_in"]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -145,7 +148,10 @@ class FileLayout:
         """
         found = encoding_of(file, str(self.contract.reader.get("encoding", "utf-8")), self.limit)
         if found.known == "detected":
-            self.notes.append(f"{file.name}: its encoding is not stated and was taken to be {found.codec}")
+            note = f"{file.name}: its encoding is not stated and was taken to be {found.codec}"
+            if note not in self.notes:
+                self.notes.append(note)
+                _LOG.warning(note)
         return found
 
     def batches(self, records: Iterable[RawRecord]) -> Iterator[pa.RecordBatch]:
