@@ -6,42 +6,27 @@ Record ids are keyed with the data set's secret, because an unkeyed hash of a pa
 
 from __future__ import annotations
 
-import base64
-import datetime
-import decimal
 import hashlib
-import hmac
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from data_contracts.canonical import canonical_json
+from data_contracts.arrowtext import Bytes, byte_strings, hex_texts, json_objects, json_rows
+from data_contracts.canonical import canonical_json, json_value
 from data_contracts.contract import Contract
+from data_contracts.keyset import KeySet
+
+__all__ = ["KeyedHash", "RecordIds", "Split", "json_value", "normalise_text", "splits"]
 
 Split = Literal["train", "held-out"]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
-
-def json_value(value: Any) -> Any:
-    """Return the one JSON form of a cell: dates as ISO 8601, bytes as base64, other numbers as text."""
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float):
-        return value if value - value == 0 else str(value)
-    if isinstance(value, datetime.datetime):
-        return (value.astimezone(datetime.UTC) if value.tzinfo else value).isoformat()
-    if isinstance(value, datetime.date | datetime.time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode()
-    if isinstance(value, decimal.Decimal):
-        return str(value)
-    if isinstance(value, dict):
-        return {str(key): json_value(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [json_value(entry) for entry in value]
-    return str(value)
+# Printable ASCII without white space but single blanks inside: the same after normalisation.
+_UNUSUAL = r"[^ -~]|  |^ | $"
 
 
 def normalise_text(text: str) -> str:
@@ -49,39 +34,76 @@ def normalise_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
-def record_ids(
-    secret: bytes, contract: Contract, partition: str, batch: pa.RecordBatch, seen: dict[bytes, int]
-) -> list[str | None]:
-    """Return the id of each row: 32 hex characters, the first 16 bytes of an HMAC-SHA256.
+class KeyedHash:
+    """HMAC-SHA256 with one key of messages with one beginning, which are hashed once. Source: RFC 2104."""
+
+    def __init__(self, key: bytes, beginning: bytes = b"") -> None:
+        block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block) + beginning)
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def digests(self, messages: Sequence[bytes]) -> Bytes:
+        """Return the HMAC of the beginning and each message, uint8 [messages, 32]."""
+        copy_inner, copy_outer = self._inner.copy, self._outer.copy
+        found: list[bytes] = []
+        for message in messages:
+            inner = copy_inner()
+            inner.update(message)
+            outer = copy_outer()
+            outer.update(inner.digest())
+            found.append(outer.digest())
+        return np.frombuffer(b"".join(found), dtype=np.uint8).reshape(-1, 32)
+
+
+class RecordIds:
+    """The ids of one partition's records, batch by batch: the first 16 bytes of an HMAC-SHA256 keyed with `secret`.
 
     Over the canonical JSON [data set, partition, [key values]], or without a primary key [data set, partition, sha256
-    of the row, how often that row came before]; `seen` carries those counts from batch to batch. None where a key
-    value is null or, without a key, the row could not be decoded.
+    of the row, how often that row came before].
     """
-    key = contract.primary_key
-    names = key or tuple(prop.name for prop in contract.properties)
-    faulty = _faults(batch)
-    ids: list[str | None] = []
-    for row, values in enumerate(_rows(batch, names)):
-        if key:
-            if any(value is None for value in values):
-                ids.append(None)
-                continue
-            identity: list[Any] = [contract.id, partition, values]
+
+    def __init__(self, secret: bytes, contract: Contract, partition: str) -> None:
+        self.key = contract.primary_key
+        self.names = self.key or tuple(prop.name for prop in contract.properties)
+        beginning = canonical_json([contract.id, partition])[:-1] + b","
+        self._hash = KeyedHash(secret, beginning + b"[" if self.key else beginning)
+        self._contents = KeySet()
+        self._often: dict[bytes, int] = {}
+
+    def of(self, batch: pa.RecordBatch) -> tuple[Bytes, Mask]:
+        """Return the ids of a batch's rows (uint8 [rows, 16]), and which rows have one.
+
+        A row has none where a key value is null or, without a key, the row could not be decoded; its bytes are zero.
+        """
+        if self.key:
+            valid = [pc.is_valid(batch.column(name)) for name in self.names if batch.column(name).null_count]
         else:
-            if faulty[row]:
-                ids.append(None)
-                continue
-            content = hashlib.sha256(canonical_json(dict(zip(names, values, strict=True)))).digest()
-            occurrence = seen.get(content, 0)
-            seen[content] = occurrence + 1
-            identity = [contract.id, partition, content.hex(), occurrence]
-        ids.append(hmac.digest(secret, canonical_json(identity), "sha256")[:16].hex())
-    return ids
+            valid = [pc.is_null(batch.column("_fault"))] if "_fault" in batch.schema.names else []
+        known = np.ones(batch.num_rows, dtype=np.bool_)
+        for mask in valid:
+            known &= mask.to_numpy(zero_copy_only=False)
+        rows = batch if known.all() else batch.filter(pa.array(known))
+        columns = {name: rows.column(name) for name in self.names}
+        messages = json_rows([*columns.values()], "]]") if self.key else self._unkeyed(columns)
+        ids = np.zeros((batch.num_rows, 16), dtype=np.uint8)
+        ids[known] = self._hash.digests(byte_strings(messages))[:, :16]
+        return ids, known
+
+    def _unkeyed(self, columns: dict[str, pa.Array]) -> pa.Array:
+        sha256 = hashlib.sha256
+        found = b"".join([sha256(content).digest() for content in byte_strings(json_objects(columns))])
+        contents = np.frombuffer(found, dtype=np.uint8).reshape(-1, 32)
+        occurrences = np.zeros(len(contents), dtype=np.int64)
+        for row in np.flatnonzero(self._contents.add(contents[:, :16])):
+            content = contents[row].tobytes()
+            occurrences[row] = self._often.get(content, 1)
+            self._often[content] = int(occurrences[row]) + 1
+        names = hex_texts(contents, np.ones(len(contents), dtype=np.bool_))
+        return json_rows([names, pa.array(occurrences)], "]")
 
 
-def splits(contract: Contract, batch: pa.RecordBatch) -> list[Split]:
-    """Return the side of each row: held out when its keyed fraction in [0, 1) is below the terms' share.
+def splits(contract: Contract, batch: pa.RecordBatch) -> pa.Array:
+    """Return the side of each row (string): held out when its keyed fraction in [0, 1) is below the terms' share.
 
     Hashed are the values of `splitGroup` alone, not the data set: data sets with one key and one group (the modules,
     descriptions and licences of one distribution) stand on the same side. Without a group it is the primary key. The
@@ -89,29 +111,23 @@ def splits(contract: Contract, batch: pa.RecordBatch) -> list[Split]:
     """
     terms = contract.terms
     names = terms.split_group or contract.primary_key or (terms.text,)
-    groups = _rows(batch, names)
-    if terms.text in names:
-        text = names.index(terms.text)
-        for values in groups:
-            values[text] = normalise_text(values[text]) if isinstance(values[text], str) else values[text]
-    key = terms.held_out_key.encode()
-    sides: dict[bytes, Split] = {}
-    result: list[Split] = []
-    for values in groups:
-        message = canonical_json(values)
-        if message not in sides:
-            fraction = int.from_bytes(hmac.digest(key, message, "sha256")[:8]) / 2**64
-            sides[message] = "held-out" if fraction < terms.held_out_share else "train"
-        result.append(sides[message])
-    return result
+    columns = [_normalised(batch.column(name)) if name == terms.text else batch.column(name) for name in names]
+    messages = json_rows(columns, "]")
+    places = None
+    if not contract.primary_key or not set(contract.primary_key) <= set(names):
+        encoded = messages.dictionary_encode()
+        messages, places = encoded.dictionary, encoded.indices
+    digests = KeyedHash(terms.held_out_key.encode(), b"[").digests(byte_strings(messages))
+    fractions = np.ascontiguousarray(digests[:, :8]).view(">u8")[:, 0].astype(np.float64) / 2.0**64
+    sides = pc.if_else(pa.array(fractions < terms.held_out_share), "held-out", "train")
+    return sides if places is None else sides.take(places)
 
 
-def _rows(batch: pa.RecordBatch, names: Sequence[str]) -> list[list[Any]]:
-    columns = [[json_value(value) for value in batch.column(name).to_pylist()] for name in names]
-    return [list(values) for values in zip(*columns, strict=True)]
-
-
-def _faults(batch: pa.RecordBatch) -> list[bool]:
-    if "_fault" not in batch.schema.names:
-        return [False] * batch.num_rows
-    return [value is not None for value in batch.column("_fault").to_pylist()]
+def _normalised(values: pa.Array) -> pa.Array:
+    if not pa.types.is_string(values.type):
+        return values
+    unusual = pc.fill_null(pc.match_substring_regex(values, _UNUSUAL), False)
+    if not pc.any(unusual).as_py():
+        return values
+    mended = [normalise_text(text) for text in values.filter(unusual).to_pylist()]
+    return pc.replace_with_mask(values, unusual, pa.array(mended, pa.string()))

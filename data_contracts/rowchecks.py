@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.arrowtext import utf8_data
 from data_contracts.checks import KERNELS
 from data_contracts.errors import ContractError
 from data_contracts.licences import permitted
@@ -28,6 +29,42 @@ _TYPES = {
 }
 
 
+class Columns:
+    """The columns of one batch, and what several rules ask of them, each computed once."""
+
+    def __init__(self, batch: pa.RecordBatch) -> None:
+        self.batch = batch
+        self._made: dict[tuple[str, str], pa.Array] = {}
+
+    def column(self, name: str) -> pa.Array:
+        """Return a column as it came."""
+        return self._once(name, "", lambda: self.batch.column(name))
+
+    def typed(self, name: str, logical: str) -> pa.Array:
+        """Return a column as the Arrow type of an ODCS logical type; what is not of that type is NULL."""
+        return self._once(name, logical, lambda: typed(self.column(name), logical))
+
+    def text(self, name: str) -> pa.Array:
+        """Return a column as text."""
+        kind = self.column(name).type
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
+        return self.column(name) if is_text else self.typed(name, "string")
+
+    def lengths(self, name: str) -> pa.Array:
+        """Return the lengths of a column's texts in Unicode characters."""
+        return self._once(name, "#length", lambda: _lengths(self.text(name)))
+
+    def _once(self, name: str, what: str, make: Callable[[], pa.Array]) -> pa.Array:
+        found = self._made.get((name, what))
+        if found is None:
+            found = self._made[name, what] = make()
+        return found
+
+
+Check = Callable[[Columns], "pa.BooleanArray | None"]
+"""Columns of a batch -> True for each row that fails one rule (NULL passes), or None when no row can fail."""
+
+
 def failing(rule: RowRule, batch: pa.RecordBatch) -> pa.BooleanArray:
     """Return True for each row of the batch that fails the rule.
 
@@ -38,39 +75,50 @@ def failing(rule: RowRule, batch: pa.RecordBatch) -> pa.BooleanArray:
         ContractError: the rule is of no known kind.
         KeyError: the batch lacks the rule's column.
     """
-    column = batch.column(rule.column)
-    given = rule.arguments
+    failed = prepared(rule)(Columns(batch))
+    if failed is None:
+        return pa.repeat(pa.scalar(False), batch.num_rows)
+    return pc.fill_null(failed, False) if failed.null_count else failed
+
+
+def prepared(rule: RowRule) -> Check:
+    """Return what says which rows fail the rule, its constants made ready once for all batches.
+
+    Raises:
+        ContractError: the rule is of no known kind.
+    """
+    name, given = rule.column, rule.arguments
     match rule.kind:
         case "decodes":
-            return pc.is_valid(column)
+            return lambda columns: _none_if(
+                columns.column(name).null_count == len(columns.column(name)), lambda: pc.is_valid(columns.column(name))
+            )
         case "required":
-            return pc.is_null(column)
+            return lambda columns: _none_if(
+                not columns.column(name).null_count, lambda: pc.is_null(columns.column(name))
+            )
         case "type":
-            return _badly_typed(column, given["logicalType"], given.get("format"))
+            return _type_check(name, given["logicalType"], given.get("format"))
         case "minLength":
-            failed = pc.less(pc.utf8_length(_text(column)), given["value"])
+            return lambda columns: pc.less(columns.lengths(name), given["value"])
         case "maxLength":
-            failed = pc.greater(pc.utf8_length(_text(column)), given["value"])
+            return lambda columns: pc.greater(columns.lengths(name), given["value"])
         case "pattern":
-            failed = pc.invert(pc.match_substring_regex(_text(column), given["pattern"]))
+            return lambda columns: pc.invert(pc.match_substring_regex(columns.text(name), given["pattern"]))
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
-            failed = _out_of_bound(column, rule.kind, given["value"], given["logicalType"])
+            logical = given["logicalType"]
+            scalar, beyond = bound_scalar(rule.kind, given["value"], logical), _BEYOND[rule.kind]
+            return lambda columns: _beyond(columns.typed(name, logical), scalar, beyond)
         case "multipleOf":
-            failed = _no_multiple(typed(column, given["logicalType"]), given["value"])
+            return lambda columns: _no_multiple(columns.typed(name, given["logicalType"]), given["value"])
         case "enum" | "validValues":
-            listed = constants(given["values"], given["logicalType"])
-            failed = pc.and_(pc.is_valid(column), pc.invert(pc.is_in(typed(column, given["logicalType"]), listed)))
-            if given["logicalType"] != "string":
-                failed = pc.and_(failed, pc.is_valid(typed(column, given["logicalType"])))
+            return _listed_check(name, given["logicalType"], constants(given["values"], given["logicalType"]))
         case "licence":
-            text = _text(column)
-            known = [value for value in pc.unique(text).to_pylist() if permitted(value, given["allowed"])]
-            return pc.invert(pc.is_in(text, pa.array(known, text.type)))
+            return _licence_check(name, given["allowed"])
         case other if other in KERNELS:
-            failed = KERNELS[other](rule, batch)
+            return lambda columns: KERNELS[other](rule, columns.batch)
         case other:
             raise ContractError(f"rule {rule.name}: {other!r} is no kind of row rule")
-    return pc.fill_null(failed, False)
 
 
 def typed(column: pa.Array, logical: str) -> pa.Array:
@@ -134,12 +182,6 @@ def pattern_fault(pattern: Any) -> str | None:
     return None
 
 
-def _text(column: pa.Array) -> pa.Array:
-    return (
-        column if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else typed(column, "string")
-    )
-
-
 def _one(value: pa.Scalar, wanted: pa.DataType) -> Any:
     try:
         return value.cast(wanted).as_py()
@@ -147,29 +189,80 @@ def _one(value: pa.Scalar, wanted: pa.DataType) -> Any:
         return None
 
 
-def _badly_typed(column: pa.Array, logical: str, width: str | None) -> pa.BooleanArray:
-    values = typed(column, logical)
-    bad = pc.and_(pc.is_valid(column), pc.is_null(values))
-    if logical == "number":
-        # Neither NaN nor infinity is a number of JSON, and no bound could be checked against NaN.
-        bad = pc.or_(bad, pc.fill_null(pc.invert(pc.is_finite(values)), False))
+def _none_if(nothing: bool, make: Callable[[], pa.BooleanArray]) -> pa.BooleanArray | None:
+    return None if nothing else make()
+
+
+def _lengths(text: pa.Array) -> pa.Array:
+    data = utf8_data(text)
+    # Of ASCII, bytes are characters; the maximum of the bytes is found ten times as fast as characters are counted.
+    if not len(data) or int(data.max()) < 128:
+        return pc.binary_length(text)
+    return pc.utf8_length(text)
+
+
+def _type_check(name: str, logical: str, width: str | None) -> Check:
+    wanted = _TYPES[logical]
+    low = high = None
     if logical == "integer" and width is not None and width != "i64":
         bits = int(width[1:])
         low, high = (0, 2**bits - 1) if width[0] == "u" else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
-        outside = pc.or_(pc.less(values, low), pc.greater(values, high))
-        bad = pc.or_(bad, pc.fill_null(outside, False))
-    return bad
+
+    def check(columns: Columns) -> pa.BooleanArray | None:
+        column, values = columns.column(name), columns.typed(name, logical)
+        bad = None if column.type == wanted else pc.and_(pc.is_valid(column), pc.is_null(values))
+        outside = None
+        if logical == "number":
+            # Neither NaN nor infinity is a number of JSON, and no bound could be checked against NaN.
+            outside = pc.invert(pc.is_finite(values))
+        elif low is not None:
+            outside = pc.or_(pc.less(values, low), pc.greater(values, high))
+        if bad is None or outside is None:
+            return outside if bad is None else bad
+        return pc.or_(bad, pc.fill_null(outside, False))
+
+    return check
 
 
-def _out_of_bound(column: pa.Array, kind: str, bound: Any, logical: str) -> pa.BooleanArray:
-    values, scalar = typed(column, logical), bound_scalar(kind, bound, logical)
-    kept = {
-        "minimum": pc.greater_equal,
-        "maximum": pc.less_equal,
-        "exclusiveMinimum": pc.greater,
-        "exclusiveMaximum": pc.less,
-    }[kind](values, scalar)
-    return pc.invert(kept)
+_BEYOND = {
+    "minimum": pc.less,
+    "maximum": pc.greater,
+    "exclusiveMinimum": pc.less_equal,
+    "exclusiveMaximum": pc.greater_equal,
+}
+
+
+def _beyond(values: pa.Array, bound: pa.Scalar, beyond: Callable[..., pa.Array]) -> pa.BooleanArray:
+    failed = beyond(values, bound)
+    if pa.types.is_floating(values.type):
+        # NaN is neither below nor above a bound; it does not lie within either.
+        return pc.or_(failed, pc.is_nan(values))
+    return failed
+
+
+def _listed_check(name: str, logical: str, listed: pa.Array) -> Check:
+    def check(columns: Columns) -> pa.BooleanArray:
+        values = columns.typed(name, logical)
+        failed = pc.invert(pc.is_in(values, listed))
+        return pc.and_(pc.is_valid(values), failed) if values.null_count else failed
+
+    return check
+
+
+def _licence_check(name: str, allowed: Sequence[str]) -> Check:
+    known: dict[str | None, bool] = {None: False}
+
+    def check(columns: Columns) -> pa.BooleanArray:
+        text = columns.text(name)
+        fitting = []
+        for value in pc.unique(text).to_pylist():
+            if value not in known:
+                known[value] = permitted(value, allowed)
+            if known[value]:
+                fitting.append(value)
+        return pc.invert(pc.is_in(text, pa.array(fitting, text.type)))
+
+    return check
 
 
 def _no_multiple(values: pa.Array, divisor: float) -> pa.BooleanArray:

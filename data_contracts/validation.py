@@ -1,29 +1,34 @@
 """Split a stream of records by the row rules of a contract, then judge the partition by its batch rules.
 
-Memory holds one batch, and 16 bytes a row for each key that must be unique.
+Memory holds a few batches, and what `keyset` says of the keys that must be unique: it does not grow with the rows.
+While one batch is worked on, a thread makes the next.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.ahead import read_ahead
+from data_contracts.arrowtext import hex_texts
 from data_contracts.batchchecks import BatchCheck, BatchResult
-from data_contracts.canonical import canonical_json
 from data_contracts.catalog.tables import QUARANTINE_SCHEMA
 from data_contracts.contract import Contract
-from data_contracts.identity import json_value, record_ids, splits
-from data_contracts.rules import RowRule, batch_rules, failing, row_rules
-from data_contracts.sources.records import FAULT, RAW, SOURCE_FILE, SOURCE_LINE, source_schema
+from data_contracts.identity import RecordIds, splits
+from data_contracts.keyset import KeySet
+from data_contracts.rules import batch_rules
+from data_contracts.sources.records import RAW, SOURCE_FILE, SOURCE_LINE, source_schema
+from data_contracts.splitting import RowSplitter, any_of
 
 DUPLICATE_KEY = "primaryKey.duplicate"
+_REPEATS = {DUPLICATE_KEY: "an earlier record of this partition has the same primary key"}
 Verdict = Literal["accepted", "refused", "empty"]
 
 
@@ -73,54 +78,54 @@ def validate(
     fail `primaryKey.duplicate`. The verdict is 'refused' when a batch rule of severity error fails, else 'empty' when
     there was no row. `bytes_in` is UTF-8 bytes of the text column and bytes of undecodable records.
     """
-    rules = row_rules(contract)
+    splitter, ids = RowSplitter(contract), RecordIds(secret, contract, partition)
+    keys = KeySet() if contract.primary_key else None
     counters = [BatchCheck(rule, contract) for rule in batch_rules(contract)]
+    constants = {"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id}
+    schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
-    seen: dict[bytes, int] = {}
-    keys: set[bytes] = set()
     rows_in = rows_accepted = bytes_in = 0
-    for batch in batches:
-        ids = record_ids(secret, contract, partition, batch, seen)
-        failures = {rule.name: _mask(failing(rule, batch)) for rule in rules}
-        failures[DUPLICATE_KEY] = _repeated(ids, keys)
-        refused = np.logical_or.reduce(list(failures.values()))
-        reasons.update({name: int(mask.sum()) for name, mask in failures.items() if mask.any()})
-        rows_in += batch.num_rows
-        rows_accepted += int((~refused).sum())
+    for batch in batches if isinstance(batches, Sequence) else read_ahead(batches):
+        failures = splitter.failures(batch)
+        named, known = ids.of(batch)
+        if keys is not None:
+            repeated = np.zeros(batch.num_rows, dtype=np.bool_)
+            repeated[known] = keys.add(named[known])
+            if repeated.any():
+                failures[DUPLICATE_KEY] = pa.array(repeated)
+        refused = any_of(failures)
+        reasons.update({name: mask.true_count for name, mask in failures.items()})
         sizes = _text_bytes(contract, batch)
+        rows_in += batch.num_rows
         bytes_in += (pc.sum(sizes).as_py() or 0) + (pc.sum(pc.binary_length(batch.column(RAW))).as_py() or 0)
 
-        origin = {
-            "partition": _constant(partition, batch),
-            "ingest_id": _constant(ingest_id, batch),
-            "attempt_id": _constant(attempt_id, batch),
+        columns = {
+            "record_id": hex_texts(named, known),
+            "text_bytes": sizes,
+            **{name: pa.repeat(pa.scalar(value, pa.string()), batch.num_rows) for name, value in constants.items()},
             "source_file": batch.column(SOURCE_FILE),
             "source_line": batch.column(SOURCE_LINE),
         }
-        record_id = pa.array(ids, pa.string())
-        if not refused.all():
-            columns = {prop.name: batch.column(prop.name) for prop in contract.properties}
-            columns |= {
-                "record_id": record_id,
-                "split": pa.array(splits(contract, batch)),
-                "text_bytes": sizes,
-                **origin,
-            }
-            good = pa.table(columns, schema=accepted_schema(contract)).filter(pa.array(~refused))
+        whole = pa.RecordBatch.from_pydict({**dict(zip(batch.schema.names, batch.columns, strict=True)), **columns})
+        good = whole if refused is None else whole.filter(pc.invert(refused))
+        rows_accepted += good.num_rows
+        if good.num_rows:
+            sides = splits(contract, good)
+            rows = pa.table(
+                {name: sides if name == "split" else good.column(name) for name in schema.names}, schema=schema
+            )
             for counter in counters:
-                counter.add(good)
-            on_accepted(good)
-        if refused.any():
-            bad = np.flatnonzero(refused)
-            names = list(failures)
-            failed = [[name for name in names if failures[name][row]] for row in bad]
-            columns = {"record_id": record_id, **origin}
-            table = pa.table(columns).take(pa.array(bad))
-            table = table.append_column("reasons", pa.array(failed, pa.list_(pa.string())))
-            rows = batch.take(pa.array(bad))
-            table = table.append_column("detail", pa.array(_details(rules, rows, failed), pa.string()))
-            table = table.append_column("raw", pa.array(_raws(contract, rows), pa.string()))
-            on_quarantined(table.select(QUARANTINE_SCHEMA.names).cast(QUARANTINE_SCHEMA))
+                counter.add(rows)
+            on_accepted(rows)
+        if refused is not None:
+            bad = pa.array(np.flatnonzero(refused.to_numpy(zero_copy_only=False)))
+            rest = whole.take(bad)
+            table = splitter.quarantined(rest, {name: mask.take(bad) for name, mask in failures.items()}, _REPEATS)
+            kept = {
+                **dict(zip(rest.schema.names, rest.columns, strict=True)),
+                **dict(zip(table.column_names, table.columns, strict=True)),
+            }
+            on_quarantined(pa.table({name: kept[name] for name in QUARANTINE_SCHEMA.names}, schema=QUARANTINE_SCHEMA))
     results = tuple(counter.judge(rows_in, rows_accepted) for counter in counters)
     refusing = any(not result.passed and result.rule.severity == "error" for result in results)
     verdict: Verdict = "refused" if refusing else "accepted" if rows_in else "empty"
@@ -138,47 +143,7 @@ def judge(contract: Contract, accepted: pa.Table, rows_in: int) -> tuple[BatchRe
     return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
 
 
-def _mask(failed: pa.BooleanArray | pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    return np.asarray(failed.to_numpy(zero_copy_only=False), dtype=np.bool_)
-
-
-def _repeated(ids: list[str | None], keys: set[bytes]) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    repeated = np.zeros(len(ids), dtype=np.bool_)
-    for row, name in enumerate(ids):
-        if name is not None:
-            key = bytes.fromhex(name)
-            repeated[row] = key in keys
-            keys.add(key)
-    return repeated
-
-
 def _text_bytes(contract: Contract, batch: pa.RecordBatch) -> pa.Array:
     columns = [batch.column(name).cast(pa.string()).cast(pa.binary()) for name in contract.terms.text_columns]
     sizes = [pc.fill_null(pc.binary_length(column), 0).cast(pa.int64()) for column in columns]
     return reduce(pc.add, sizes)
-
-
-def _constant(value: str, batch: pa.RecordBatch) -> pa.Array:
-    return pa.array([value] * batch.num_rows, pa.string())
-
-
-def _details(rules: tuple[RowRule, ...], rows: pa.RecordBatch, failed: list[list[str]]) -> list[str]:
-    said = {rule.name: rule.description for rule in rules}
-    said[DUPLICATE_KEY] = "an earlier record of this partition has the same primary key"
-    decodes = {rule.name for rule in rules if rule.kind == "decodes"}
-    faults = rows.column(FAULT).to_pylist()
-    return [
-        canonical_json({name: (fault or "") if name in decodes else said[name] for name in names}).decode()
-        for names, fault in zip(failed, faults, strict=True)
-    ]
-
-
-def _raws(contract: Contract, rows: pa.RecordBatch) -> list[str]:
-    """The row as canonical JSON, or the bytes that could not be decoded in hex: nothing that arrived is lost."""
-    raws = rows.column(RAW).to_pylist()
-    names = [prop.name for prop in contract.properties]
-    values = rows.select(names).to_pylist()
-    return [
-        canonical_json({name: json_value(value) for name, value in row.items()}).decode() if raw is None else raw.hex()
-        for row, raw in zip(values, raws, strict=True)
-    ]

@@ -1,17 +1,25 @@
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from data_contracts.canonical import canonical_json, json_value
 from data_contracts.catalog.tables import QUARANTINE_SCHEMA
 from data_contracts.contract import Contract
+from data_contracts.errors import DataRefused
+from data_contracts.rules import row_rules
 from data_contracts.validation import Report, accepted_schema, validate
+from data_contracts.verdicts import passes
 from tests.data_contracts.making import KEYED, SECRET, batch, column, make_contract
 
 
@@ -158,6 +166,7 @@ ROW = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(rows=st.lists(ROW, max_size=30), cut=st.integers(0, 30))
 def test_every_row_is_accepted_or_quarantined_once_whatever_the_batches(
     keyed: Contract, rows: list[dict[str, Any]], cut: int
@@ -170,3 +179,111 @@ def test_every_row_is_accepted_or_quarantined_once_whatever_the_batches(
     assert sorted(row["source_line"] for row in [*good, *bad]) == list(range(1, len(clean) + 1))
     assert pieces == (report, good, bad)
     assert all(row["reasons"] for row in bad)
+
+
+WIDE = (
+    column("key", "integer", primaryKey=True, primaryKeyPosition=1),
+    column("day", partitioned=True),
+    column("content", required=True, logicalTypeOptions={"minLength": 1, "maxLength": 4, "pattern": "^[a-zé]*$"}),
+    column("kind", enum=[{"value": "a"}, {"value": "é"}]),
+    column("count", "integer", logicalTypeOptions={"minimum": -2, "exclusiveMaximum": 5, "multipleOf": 2}),
+    column("byte", "integer", logicalTypeOptions={"format": "u8"}),
+    column("share", "number", logicalTypeOptions={"exclusiveMinimum": 0, "maximum": 1.5, "multipleOf": 0.5}),
+    column("on", "date", logicalTypeOptions={"minimum": "2024-01-01"}),
+    column("at", "timestamp", required=True, logicalTypeOptions={"maximum": "2024-06-01T00:00:00Z"}),
+    column("closed", "boolean", enum=[{"value": True}]),
+)
+DRAWN = st.fixed_dictionaries(
+    {
+        "key": st.none() | st.integers(0, 9),
+        "content": st.none() | st.text("aé1 ", max_size=6),
+        "kind": st.none() | st.sampled_from(["a", "é", "b", ""]),
+        "count": st.none() | st.integers(-4, 6) | st.just("x"),
+        "byte": st.none() | st.sampled_from([-1, 0, 255, 256]),
+        "share": st.none() | st.sampled_from([-0.5, 0, 0.25, 0.5, 1.5, 2.0, "nan"]),
+        "on": st.none() | st.sampled_from(["2023-12-31", "2024-01-01", "2024-02-30"]),
+        "at": st.none() | st.sampled_from(["2024-06-01T00:00:00", "2024-06-01T00:00:00.000001Z", "noon"]),
+        "closed": st.none() | st.booleans(),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    return make_contract(tmp_path_factory.mktemp("wide"), WIDE)
+
+
+def reasons_one_by_one(contract: Contract, rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Each rule asked about each value alone, in plain Python."""
+    seen, found = set(), []
+    for row in rows:
+        failed = []
+        for rule in row_rules(contract):
+            value = row[rule.column]
+            if rule.kind in ("minLength", "maxLength"):
+                size = None if value is None else len(value)
+                bad = size is not None and not (
+                    size >= rule.arguments["value"] if rule.kind == "minLength" else size <= rule.arguments["value"]
+                )
+            elif rule.kind in ("required", "decodes"):
+                bad = (value is None) == (rule.kind == "required")
+            else:
+                bad = not passes(rule, value)
+            if bad:
+                failed.append(rule.name)
+        if row["key"] in seen:
+            failed.append("primaryKey.duplicate")
+        seen.add(row["key"])
+        seen.discard(None)
+        found.append(failed)
+    return found
+
+
+@settings(max_examples=100, deadline=None)
+@given(rows=st.lists(DRAWN, min_size=1, max_size=25), cut=st.integers(0, 25))
+def test_every_row_breaks_the_rules_that_its_values_break_one_by_one(
+    wide: Contract, rows: list[dict[str, Any]], cut: int
+) -> None:
+    whole = batch(wide, rows)
+    pieces = [whole.slice(0, cut), whole.slice(cut)] if cut < len(rows) else [whole]
+    report, good, bad = run(wide, *pieces)
+    expected = reasons_one_by_one(wide, whole.to_pylist())
+    found = {row["source_line"]: row["reasons"] for row in bad} | {row["source_line"]: [] for row in good}
+    assert [found[line] for line in range(1, len(rows) + 1)] == expected
+    assert report.reasons == dict(sorted(Counter(name for names in expected for name in names).items()))
+    for row in bad:
+        assert set(json.loads(row["detail"])) == set(row["reasons"])
+        values = {prop.name: json_value(whole[prop.name][row["source_line"] - 1].as_py()) for prop in wide.properties}
+        raw = whole["_raw"][row["source_line"] - 1].as_py()
+        assert row["raw"] == (raw.hex() if raw is not None else canonical_json(values).decode())
+
+
+def test_a_stream_is_read_ahead_in_order_and_its_error_comes_after_what_was_before_it(keyed: Contract) -> None:
+    def stream() -> Iterator[pa.RecordBatch]:
+        for number in range(40):
+            yield batch(keyed, [{"key": str(number), "content": "text"}])
+        raise DataRefused("changed while it was read")
+
+    kept: list[pa.Table] = []
+    with pytest.raises(DataRefused, match="changed while"):
+        validate(keyed, stream(), "p", SECRET, kept.append, kept.append)
+    assert [table["key"].to_pylist() for table in kept] == [[str(number)] for number in range(40)]
+
+
+def test_an_error_or_ctrl_c_while_writing_ends_the_reading_thread_and_closes_the_source(keyed: Contract) -> None:
+    closed = threading.Event()
+
+    def stream() -> Iterator[pa.RecordBatch]:
+        try:
+            for number in itertools.count():
+                yield batch(keyed, [{"key": str(number), "content": "text"}])
+        finally:
+            closed.set()
+
+    def interrupt(_: pa.Table) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        validate(keyed, stream(), "p", SECRET, interrupt, interrupt)
+    assert closed.is_set()
+    assert not [thread for thread in threading.enumerate() if thread.name == "read-ahead"]

@@ -1,0 +1,123 @@
+"""Which keys came before: a set of 16-byte hashes that stays small in memory, whatever the number of rows.
+
+The last half million keys are in memory, sorted batch by batch; older ones lie in a file, sorted by the half million.
+A bit map of each half million says which keys cannot be in it, so that of new keys the file is asked for one in four
+hundred. Memory: 16 MB, 16 more while keys move to the file, and 2.3 bytes a key. The keys must be hashes: their bits
+are taken as random.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from typing import IO, Any
+
+import numpy as np
+
+UInt64s = np.ndarray[Any, np.dtype[np.uint64]]
+Places = np.ndarray[Any, np.dtype[np.int64]]
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
+
+_RUN_KEYS = 1 << 19
+_FLAGS = np.uint64((1 << 23) - 1)
+# The file is read in pieces of this many keys; the first of each stays in memory.
+_PIECE = 64
+
+
+class KeySet:
+    """A set of keys (uint8 [rows, 16]); its file has no name and goes with the set."""
+
+    def __init__(self, run_keys: int = _RUN_KEYS) -> None:
+        self._run_keys = run_keys
+        self._recent: list[UInt64s] = []
+        self._count = 0
+        self._flags: Mask | None = None
+        self._runs: list[_Run] = []
+        self._file: IO[bytes] | None = None
+
+    def add(self, keys: np.ndarray[Any, np.dtype[np.uint8]]) -> Mask:
+        """Add keys and return which of them were there before, earlier ones of the same call included."""
+        repeated = np.zeros(len(keys), dtype=np.bool_)
+        if not len(keys):
+            return repeated
+        pairs = np.ascontiguousarray(keys).view(np.uint64)
+        order = np.argsort(pairs[:, 0], kind="stable")
+        found = pairs[order]
+        if (found[1:, 0] == found[:-1, 0]).any():
+            order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # stable: of equal keys the first stays first
+            found = pairs[order]
+            repeated[order[1:]] = (found[1:] == found[:-1]).all(axis=1)
+        spots = _spots(pairs)
+        if self._flags is None:
+            self._flags = np.zeros(int(_FLAGS) + 1, dtype=np.bool_)
+        flags = self._flags
+        for row in _rows_with_all(spots, lambda spot: flags[spot]):
+            repeated[row] |= any(_holds(batch, pairs[row]) for batch in self._recent)
+        for run in self._runs:
+            for row in _rows_with_all(spots, run.flags):
+                repeated[row] |= run.holds(pairs[row])
+        for spot in spots:
+            flags[spot] = True
+        self._recent.append(found)
+        self._count += len(found)
+        if self._count >= self._run_keys:
+            self._spill()
+        return repeated
+
+    def _spill(self) -> None:
+        assert self._flags is not None
+        whole = np.concatenate(self._recent)
+        whole = whole[np.argsort(whole[:, 0], kind="stable")]
+        if self._file is None:
+            self._file = tempfile.TemporaryFile(prefix="causeway-keys-")  # noqa: SIM115  it lives as long as the set
+        start = self._file.seek(0, os.SEEK_END)
+        self._file.write(whole.tobytes())
+        self._file.flush()
+        self._runs.append(_Run(self._file, start, len(whole), whole[::_PIECE, 0].copy(), np.packbits(self._flags)))
+        self._recent, self._count = [], 0
+        self._flags[:] = False
+
+
+class _Run:
+    """Keys in the file from `start`, sorted by their first half."""
+
+    def __init__(
+        self, file: IO[bytes], start: int, count: int, firsts: UInt64s, bits: np.ndarray[Any, np.dtype[np.uint8]]
+    ) -> None:
+        self._file, self._start, self._count = file, start, count
+        self._firsts, self._bits = firsts, bits
+
+    def flags(self, spots: Places) -> Mask:
+        """Return the bits at the given places; packbits puts the first of eight highest."""
+        found: Mask = (self._bits[spots >> 3] >> (7 - (spots & 7)).astype(np.uint8)) & 1 == 1
+        return found
+
+    def holds(self, key: UInt64s) -> bool:
+        """Say whether the run holds a key; reads the pieces that can have it."""
+        first = max(int(np.searchsorted(self._firsts, key[0], side="left")) - 1, 0)
+        last = int(np.searchsorted(self._firsts, key[0], side="right"))
+        size = (min(last * _PIECE, self._count) - first * _PIECE) * 16
+        data = os.pread(self._file.fileno(), size, self._start + first * _PIECE * 16)
+        return _holds(np.frombuffer(data, dtype=np.uint64).reshape(-1, 2), key)
+
+
+def _holds(run: UInt64s, key: UInt64s) -> bool:
+    low = int(np.searchsorted(run[:, 0], key[0], side="left"))
+    while low < len(run) and run[low, 0] == key[0]:
+        if run[low, 1] == key[1]:
+            return True
+        low += 1
+    return False
+
+
+def _spots(pairs: UInt64s) -> list[Places]:
+    """Return four places of each key in a map of 2^23 bits."""
+    return [(pairs[:, half] >> np.uint64(shift) & _FLAGS).astype(np.int64) for half in (0, 1) for shift in (0, 24)]
+
+
+def _rows_with_all(spots: list[Places], flags: Callable[[Places], Mask]) -> Places:
+    rows = np.flatnonzero(flags(spots[0]))
+    for spot in spots[1:]:
+        rows = rows[flags(spot[rows])]
+    return rows
