@@ -50,12 +50,12 @@ def test_up_runs_the_server_in_processes_over_postgresql_and_redis_and_an_ingest
         assert [p["name"] for p in up["processes"]] == ["server", "services", "worker home", "worker north"]
         assert run("deploy", "--check", "--home", home.root).stdout == "nothing to change\n"
         write_day(home.data, "2024-03-08")
-        made = home.start_run("ingest/test--notes")
+        made = home.api.start("ingest/test--notes")
         done = wait_for(lambda: ended(home, made["id"]), 300, "the ingest did not end")
         assert done == "COMPLETED"
         assert home.partitions("test/notes") == {"2024-03-07", "2024-03-08"}
         # Events travel from the processes of the API through Redis to the services: only then a notice is run.
-        home.start_run("curate/curate", datasets=["test/nowhere"])
+        home.api.start("curate/curate", datasets=["test/nowhere"])
         wait_for(lambda: home.notices("run-failed"), 300, "the automation of a failed run did not fire")
         again = home.start()
         assert {p["state"] for p in again["processes"]} == {"was up"}
