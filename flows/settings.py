@@ -15,6 +15,9 @@ QUIET = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_CLI_PROMPT": "false",
+    # A SQLite that many runs write at once says 503 for a while. Prefect asks five more times, which is a minute, and
+    # on two busy cores one of 118 partitions failed so; seven times are four minutes.
+    "PREFECT_CLIENT_MAX_RETRIES": "7",
 }
 
 
