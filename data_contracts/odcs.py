@@ -46,18 +46,22 @@ class Source:
 
     def line(self, path: FieldPath) -> int:
         """Return the 1-based line of a field, or of the nearest thing around it that stands in the file."""
+        return self.place(path)[0]
+
+    def place(self, path: FieldPath) -> tuple[int, int]:
+        """Return the 1-based line and column of a field, or of the nearest thing around it that stands in the file."""
         node: Any = self.marked
-        line: int = node.lc.line
+        line, column = node.lc.line, node.lc.col
         for part in path:
             if isinstance(node, CommentedMap) and part in node:
                 # A key that a merge ('<<') brought in has no place of its own.
-                line = node.lc.key(part)[0] if part in (node.lc.data or ()) else line
+                line, column = node.lc.key(part) if part in (node.lc.data or ()) else (line, column)
             elif isinstance(node, CommentedSeq) and isinstance(part, int) and part < len(node):
-                line = node.lc.item(part)[0]
+                line, column = node.lc.item(part)
             else:
                 break
             node = node[part]
-        return line + 1
+        return line + 1, column + 1
 
     def words(self, path: FieldPath) -> str:
         """Return a field's path as a person reads it: list entries by their name where they have one."""
@@ -74,8 +78,12 @@ class Source:
 
     def error(self, faults: Iterable[Fault]) -> ContractError:
         """Return the error that lists the faults by line."""
-        lines = sorted((self.line(f.path), f"{self.words(f.path)}: {f.sentence}") for f in faults)
-        return ContractError("\n".join(dict.fromkeys(f"{self.path}:{line}: {text}" for line, text in lines)))
+        return ContractError("\n".join(self.sentences(faults)))
+
+    def sentences(self, faults: Iterable[Fault]) -> list[str]:
+        """Return each fault as `file:line:column: field: what`, by line; none twice."""
+        lines = sorted((self.place(f.path), f"{self.words(f.path)}: {f.sentence}") for f in faults)
+        return list(dict.fromkeys(f"{self.path}:{line}:{column}: {text}" for (line, column), text in lines))
 
 
 def _child(node: Any, part: str | int) -> Any:
@@ -105,21 +113,24 @@ def read_yaml(path: Path) -> Source:
     except OSError as error:
         raise ContractError(f"{path}: cannot be read: {error.strerror}; give the path of a contract") from error
     except MarkedYAMLError as error:
-        line = (error.problem_mark.line + 1) if error.problem_mark else 1
+        mark = error.problem_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         problem = " ".join(str(error.problem or error.context or error).split())
-        raise ContractError(f"{path}:{line}: (root): not YAML: {problem}; correct the syntax") from error
+        raise ContractError(f"{path}:{line}:{column}: (root): not YAML: {problem}; correct the syntax") from error
     except RecursionError as error:
-        raise ContractError(f"{path}:1: (root): nested too deeply; a contract has a dozen levels") from error
+        raise ContractError(f"{path}:1:1: (root): nested too deeply; a contract has a dozen levels") from error
     except (YAMLError, ValueError) as error:
-        raise ContractError(f"{path}:1: (root): not YAML in UTF-8: {error}; correct the file") from error
+        raise ContractError(f"{path}:1:1: (root): not YAML in UTF-8: {error}; correct the file") from error
     if not isinstance(marked, CommentedMap):
-        raise ContractError(f"{path}:1: (root): a contract is a mapping (version, apiVersion, kind, id ...); write one")
+        raise ContractError(
+            f"{path}:1:1: (root): a contract is a mapping (version, apiVersion, kind, id ...); write one"
+        )
     source = Source(path, {}, marked)
     faults: list[Fault] = []
     try:
         plain = _plain(marked, (), faults, [0], set())
     except OverflowError as error:
-        raise ContractError(f"{path}:1: (root): {error}; write the values out") from error
+        raise ContractError(f"{path}:1:1: (root): {error}; write the values out") from error
     if faults:
         raise source.error(faults)
     return Source(path, plain, marked)
@@ -157,10 +168,40 @@ def _plain(value: Any, path: FieldPath, faults: list[Fault], count: list[int], i
 
 
 @cache
-def _odcs_schema() -> dict[str, Any]:
+def _odcs_schema(minor: int = 2) -> dict[str, Any]:
+    """The standard's schema of v3.2, as the package ships it, or what of it differs in v3.0 and v3.1.
+
+    Compared with the schemas of v3.0.2 and v3.1.0: both require `status`; v3.0 writes exclusive bounds as booleans and
+    names a library rule by `rule`. What later versions add is read in older documents too: the standard's own examples
+    do so. Fields that none of them has are refused in all of them, as by the strict schema of v3.0.2.
+    """
     text = resources.files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8")
     schema: dict[str, Any] = json.loads(text)
+    if minor < 2:
+        schema["required"] = [*schema["required"], "status"]
+    if minor < 1:
+        _allow_booleans(schema)
+        library = schema["$defs"]["DataQualityLibrary"]
+        library["anyOf"] = [{"required": library.pop("required")}, {"required": ["rule"]}]
     return schema
+
+
+def _allow_booleans(node: Any) -> None:
+    if isinstance(node, dict):
+        for name, inner in node.items():
+            if name in ("exclusiveMinimum", "exclusiveMaximum") and isinstance(inner, dict) and "type" in inner:
+                inner["type"] = [inner["type"], "boolean"]
+            else:
+                _allow_booleans(inner)
+    elif isinstance(node, list):
+        for inner in node:
+            _allow_booleans(inner)
+
+
+def minor_version(document: Mapping[str, Any]) -> int:
+    """Return 0, 1 or 2 of a document of v3.0, v3.1 or v3.2; what says neither is checked as v3.2."""
+    stated = re.match(r"v3\.([01])(\.|$)", str(document.get("apiVersion", "")))
+    return int(stated.group(1)) if stated else 2
 
 
 @cache
@@ -180,8 +221,10 @@ def _names(node: Any) -> Iterator[str]:
 
 
 def odcs_faults(document: Mapping[str, Any]) -> list[Fault]:
-    """Check a document against the ODCS schema that open-data-contract-standard ships (JSON Schema draft 2019-09)."""
-    return schema_faults(Draft201909Validator(_odcs_schema()), document, (), _odcs_names())
+    """Check a document against the ODCS schema of its version (JSON Schema draft 2019-09)."""
+    if str(document.get("apiVersion", "")).startswith("v2"):
+        return [Fault(("apiVersion",), f"{document['apiVersion']} is not read; write the contract in v3.0 to v3.2")]
+    return schema_faults(Draft201909Validator(_odcs_schema(minor_version(document))), document, (), _odcs_names())
 
 
 def schema_faults(validator: Draft201909Validator, document: Any, base: FieldPath, names: Sequence[str]) -> list[Fault]:

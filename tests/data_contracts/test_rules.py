@@ -41,6 +41,7 @@ def contract_of(
         "apiVersion": "v3.1.0",
         "kind": "DataContract",
         "id": "demo/x",
+        "status": "active",
         "version": "1.0.0",
         "schema": [{"name": "t", "properties": properties, "quality": quality or []}],
         "customProperties": [{"property": "trainingTerms", "vendor": "causeway", "value": terms or TERMS}],
@@ -269,7 +270,7 @@ def test_a_threshold_a_share_and_uniqueness_judge_the_batch(tmp_path: Path) -> N
 def test_a_rule_that_cannot_be_run_is_a_fault_with_its_line(tmp_path: Path, column: dict[str, Any], says: str) -> None:
     with pytest.raises(ContractError) as caught:
         contract_of(tmp_path, {"logicalType": "string", **column})
-    assert says in str(caught.value) and re.match(r".*c\.yaml:\d+: schema\[t\]", str(caught.value))
+    assert says in str(caught.value) and re.match(r".*c\.yaml:\d+:\d+: schema\[t\]", str(caught.value))
 
 
 def test_a_rule_over_a_column_that_is_not_there_is_a_fault(tmp_path: Path) -> None:
