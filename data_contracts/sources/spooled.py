@@ -65,10 +65,10 @@ class SpooledPartition(SourcePartition):
 
 
 class Spooled:
-    """A source that `read_all` gives as batches of `source_schema`, divided by the partition column.
+    """A source that `read_all` gives as batches of `source_schema`, divided by the partition column where it should be.
 
-    Records whose partition is null or unreadable are the partition 'unknown': none is lost. `unchanged` says whether
-    what was read before still stands; without it a source is read again when its partitions are listed again.
+    Records whose partition is null or unreadable are the partition 'unknown': none is lost. While `state` returns what
+    it returned before, what was read still stands; without it the source is read whenever its partitions are listed.
     """
 
     def __init__(
@@ -144,9 +144,12 @@ class Spooled:
     def _spool(self) -> list[SpooledPartition]:
         self._folder = tempfile.TemporaryDirectory(prefix="causeway-source-")
         into = _Spool(Path(self._folder.name))
+        entry = self.contract.reader.get("partition") or {}
         column = self.contract.partition_column
         for batch in self._read_all():
-            into.add(batch, batch.column(column))
+            # Without 'from: column' all records are one partition, whatever they say.
+            one = pa.repeat(pa.scalar(str(entry.get("constant", "all"))), len(batch))
+            into.add(batch, batch.column(column) if entry.get("from") == "column" else one)
         into.flush()
         if not into.content:
             raise DataRefused(
