@@ -9,8 +9,6 @@ and Data Docs hold counts and row numbers, because values may be restricted.
 from __future__ import annotations
 
 import logging
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,19 +16,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from data_contracts.batchchecks import BatchCheck
+from data_contracts.checks import gx
 from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.rowchecks import bound_scalar, constants
 from data_contracts.rules import BatchRule, RowRule, batch_rules, row_rules
+from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources.records import source_schema
 from data_contracts.validation import DUPLICATE_KEY, Report
-from data_contracts.verdicts import observed_by, passes
+from data_contracts.verdicts import SECOND, observed_by, passes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _LOG = logging.getLogger(__name__)
-_RESULT = {"result_format": "COMPLETE", "partial_unexpected_count": 0, "include_unexpected_rows": False}
 _ROWS, _PARTITION = "rows", "partition"
 
 
@@ -39,17 +39,17 @@ def suite(contract: Contract) -> Any:
 
     Row rules expect a frame of `source_schema`; a batch rule expects a column of its name with what was observed.
     """
-    gx = _gx()
+    library = gx.library()
     expectations = [
-        *(entry for rule in row_rules(contract) for entry in _row_expectations(gx.expectations, rule)),
-        *_key_expectations(gx.expectations, contract),
-        *(_batch_expectation(gx.expectations, rule) for rule in batch_rules(contract)),
+        *(row_expectation(rule) for rule in row_rules(contract)),
+        *_key_expectations(library.expectations, contract),
+        *(_batch_expectation(library.expectations, rule) for rule in batch_rules(contract)),
     ]
-    return gx.ExpectationSuite(name=contract.slug, expectations=expectations)
+    return library.ExpectationSuite(name=contract.slug, expectations=expectations)
 
 
 def run_expectations(
-    contract: Contract, records: pa.Table | Sequence[pa.Table], docs_dir: Path | None
+    contract: Contract, records: pa.Table | Sequence[pa.Table], docs_dir: Path | None, context: RuleContext = NOTHING
 ) -> dict[str, int]:
     """Run the suite over all records of one partition or several, as a source gives them; Data Docs to `docs_dir`.
 
@@ -66,25 +66,69 @@ def run_expectations(
         raise DataRefused(
             f"{contract.id}: expectations run over the batches of a source; its columns are {schema.names}"
         )
-    whole = suite(contract)
-    gx, context = _gx(), _context(docs_dir)
+    ours = _context(docs_dir)
     verdicts = {rule.name: 0 for rule in row_rules(contract)} | ({DUPLICATE_KEY: 0} if contract.primary_key else {})
     refused = np.zeros(sum(table.num_rows for table in tables), dtype=np.bool_)
     if len(refused):
-        frame = _pandas().concat([_frame(contract, t) for t in tables if t.num_rows], ignore_index=True)
-        for name, result in _run(gx, context, contract, whole, _ROWS, frame):
+        frame = _pandas().concat([frame_for(contract, t) for t in tables if t.num_rows], ignore_index=True)
+        for name, result in _run(gx.library(), ours, contract, _ROWS, frame):
             verdicts[name] += int(result["unexpected_count"])
             refused[list(result.get("unexpected_index_list") or [])] = True
     rules = batch_rules(contract)
     if rules and tables:
         ends = np.cumsum([table.num_rows for table in tables])[:-1]
         parts = list(zip(tables, np.split(refused, ends), strict=True))
-        observed = {r.name: [observed_by(r, t.filter(pa.array(~part)), part) for t, part in parts] for r in rules}
-        for name, result in _run(gx, context, contract, whole, _PARTITION, _pandas().DataFrame(observed)):
+        observed = {
+            rule.name: [_observed(rule, contract, t.filter(pa.array(~part)), part, context) for t, part in parts]
+            for rule in rules
+        }
+        for name, result in _run(gx.library(), ours, contract, _PARTITION, _pandas().DataFrame(observed)):
             verdicts[name] = int(result["unexpected_count"])
     if docs_dir is not None:
-        context.build_data_docs()
+        ours.build_data_docs()
     return verdicts
+
+
+def _observed(rule: BatchRule, contract: Contract, accepted: pa.Table, refused: Any, context: RuleContext) -> Any:
+    """The figure of a batch rule by a second implementation, by GX itself, or where there is neither once more by ours.
+
+    An expectation's column says whether it holds.
+    """
+    if rule.kind in ("expectation", "mostly"):
+        return holds_in_gx(rule, contract, accepted)
+    if rule.kind in SECOND:
+        return observed_by(rule, accepted, refused)
+    check = BatchCheck(rule, contract, context)
+    check.add(accepted)
+    found = check.judge(len(refused), accepted.num_rows)
+    if rule.arguments["operator"] == "mustNotBeBetween":
+        low, high = rule.arguments["value"]
+        return low <= found.observed <= high
+    return found.observed
+
+
+def holds_in_gx(rule: BatchRule, contract: Contract, accepted: pa.Table) -> bool:
+    """Say whether GX itself finds that a rule of engine greatExpectations holds over a table."""
+    if not accepted.num_rows:
+        return BatchCheck(rule, contract).judge(0, 0).passed  # GX cannot run most of them over no rows
+    given = rule.arguments["rules"][0].arguments if rule.kind == "mostly" else rule.arguments
+    shares = {"mostly": rule.arguments["mostly"]} if rule.arguments["mostly"] < 1 else {}
+    columns = [name for name in accepted.column_names if not name.startswith("_")]
+    (result,) = gx.results(gx.frame_of(accepted.select(columns)), [native(given, **shares)])
+    return bool(result.success)
+
+
+def native(given: Mapping[str, Any], **more: Any) -> Any:
+    """Return an expectation of GX from a rule's arguments; constants are of their column's type, as in the frame."""
+    kwargs = dict(given["kwargs"])
+    logical = given["types"].get(kwargs.get("column"))
+    if logical in ("date", "timestamp"):
+        for key in ("min_value", "max_value"):
+            if kwargs.get(key) is not None and given["expectation"] == "expect_column_values_to_be_between":
+                kwargs[key] = constants([kwargs[key]], logical)[0].as_py()
+        if "value_set" in kwargs:
+            kwargs["value_set"] = constants(kwargs["value_set"], logical).to_pylist()
+    return gx.made(given["expectation"], kwargs, **more)
 
 
 def agreement(report: Report, verdicts: Mapping[str, int]) -> list[str]:
@@ -100,13 +144,6 @@ def agreement(report: Report, verdicts: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _gx() -> Any:
-    os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
-    import great_expectations
-
-    return great_expectations
-
-
 def _pandas() -> Any:
     import pandas
 
@@ -114,7 +151,7 @@ def _pandas() -> Any:
 
 
 def _context(docs_dir: Path | None) -> Any:
-    context = _gx().get_context(mode="ephemeral")
+    context = gx.library().get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False, "metric_calculations": False}
     for site in list(context.get_site_names()):
         context.delete_data_docs_site(site)
@@ -134,64 +171,61 @@ def _context(docs_dir: Path | None) -> Any:
 
 
 def _run(
-    gx: Any, context: Any, contract: Contract, whole: Any, scope: str, frame: pd.DataFrame
+    library: Any, context: Any, contract: Contract, scope: str, frame: pd.DataFrame
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (rule, GX result) of each expectation of one scope."""
     name = f"{contract.slug}-{scope}"
-    chosen = [entry for entry in whole.expectations if entry.meta["scope"] == scope]
+    chosen = [entry for entry in suite(contract).expectations if entry.meta["scope"] == scope]
     for entry in chosen:
         entry.id = None
-    part = context.suites.add(gx.ExpectationSuite(name=name, expectations=chosen))
+    part = context.suites.add(library.ExpectationSuite(name=name, expectations=chosen))
     asset = context.data_sources.add_pandas(name).add_dataframe_asset(name)
     batch = asset.add_batch_definition_whole_dataframe(name)
-    definition = context.validation_definitions.add(gx.ValidationDefinition(name=name, data=batch, suite=part))
-    outcome = definition.run(batch_parameters={"dataframe": frame}, result_format=_RESULT)
+    definition = context.validation_definitions.add(library.ValidationDefinition(name=name, data=batch, suite=part))
+    outcome = definition.run(batch_parameters={"dataframe": frame}, result_format=gx.RESULT)
     for result in outcome.results:
         rule = result.expectation_config.meta["rule"]
         if "unexpected_count" not in result.result:
             _LOG.error("%s: Great Expectations could not run %s: %s", contract.id, rule, result.exception_info)
             raise CausewayError(
-                f"{contract.id}: Great Expectations could not run {rule}: {_error_type(result.exception_info)}; "
+                f"{contract.id}: Great Expectations could not run {rule}: {gx.error_type(result.exception_info)}; "
                 "the process' own log has the message"
             )
         yield rule, result.result
 
 
-def _error_type(exception_info: Any) -> str:
-    """Return the type's name out of GX's account of an exception, whose words may quote a row."""
-    traceback = str(exception_info.get("exception_traceback") or "") if isinstance(exception_info, dict) else ""
-    if not traceback and isinstance(exception_info, dict):
-        nested = [inner for inner in exception_info.values() if isinstance(inner, dict)]
-        return _error_type(nested[0]) if nested else "an error"
-    names = re.findall(r"^(?:[A-Za-z_]\w*\.)*([A-Za-z_]\w*(?:Error|Exception|Warning))\b", traceback, re.MULTILINE)
-    return str(names[-1]) if names else "an error"
-
-
-def _row_expectations(library: Any, rule: RowRule) -> Iterator[Any]:
+def row_expectation(rule: RowRule) -> Any:
+    """Return the expectation of a row rule; one that GX has none for asks that the column of its name be True."""
+    library = gx.library().expectations
     given, column = rule.arguments, rule.column
     common = {"meta": {"rule": rule.name, "scope": _ROWS}, "description": rule.description}
     match rule.kind:
         case "decodes":
-            yield library.ExpectColumnValuesToBeNull(column=column, **common)
+            return library.ExpectColumnValuesToBeNull(column=column, **common)
         case "required":
-            yield library.ExpectColumnValuesToNotBeNull(column=column, **common)
+            return library.ExpectColumnValuesToNotBeNull(column=column, **common)
         case "minLength":
-            yield library.ExpectColumnValueLengthsToBeBetween(column=column, min_value=given["value"], **common)
+            return library.ExpectColumnValueLengthsToBeBetween(column=column, min_value=given["value"], **common)
         case "maxLength":
-            yield library.ExpectColumnValueLengthsToBeBetween(column=column, max_value=given["value"], **common)
-        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if given["logicalType"] in _NUMBERS:
+            return library.ExpectColumnValueLengthsToBeBetween(column=column, max_value=given["value"], **common)
+        case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" if _is_exact(given):
             bound = bound_scalar(rule.kind, given["value"], given["logicalType"]).as_py()
             side = "min" if rule.kind.lower().endswith("minimum") else "max"
             limits = {f"{side}_value": bound, f"strict_{side}": rule.kind.startswith("exclusive")}
-            yield library.ExpectColumnValuesToBeBetween(column=column, **limits, **common)
+            return library.ExpectColumnValuesToBeBetween(column=column, **limits, **common)
         case "enum" | "validValues" if given["logicalType"] in ("string", "integer"):
             values = constants(given["values"], given["logicalType"]).to_pylist()
-            yield library.ExpectColumnValuesToBeInSet(column=column, value_set=values, **common)
+            return library.ExpectColumnValuesToBeInSet(column=column, value_set=values, **common)
+        case "expectation":
+            return native(given, **common)
         case _:
-            yield library.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], **common)
+            return library.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], **common)
 
 
-_NUMBERS = ("integer", "number")
+def _is_exact(given: Mapping[str, Any]) -> bool:
+    """Whether a bound is a number that GX keeps: it makes float64 of 2^53 + 1."""
+    logical = given["logicalType"]
+    return bool(logical == "number" or (logical == "integer" and abs(given["value"]) <= 2**53))
 
 
 def _key_expectations(library: Any, contract: Contract) -> Iterator[Any]:
@@ -202,6 +236,15 @@ def _key_expectations(library: Any, contract: Contract) -> Iterator[Any]:
 
 
 def _batch_expectation(library: Any, rule: BatchRule) -> Any:
+    if rule.kind in ("expectation", "mostly"):
+        # Its column says whether it holds: the library's own result over the accepted rows.
+        return library.ExpectColumnValuesToBeInSet(
+            column=rule.name,
+            value_set=[True],
+            meta={"rule": rule.name, "scope": _PARTITION},
+            description=rule.description,
+            severity="critical" if rule.severity == "error" else "warning",
+        )
     value = rule.arguments["value"]
     common = {
         "column": rule.name,
@@ -228,14 +271,11 @@ def _batch_expectation(library: Any, rule: BatchRule) -> Any:
     return library.ExpectColumnValuesToBeBetween(**limits, **common)
 
 
-def _frame(contract: Contract, table: pa.Table) -> pd.DataFrame:
-    """The records in pandas (nullable integers: a float column would round 2^53 + 1), and the computed verdicts."""
-    pandas = _pandas()
-    kinds = {pa.int64(): pandas.Int64Dtype(), pa.bool_(): pandas.BooleanDtype()}
-    frame = table.drop_columns(["_raw"]).to_pandas(types_mapper=kinds.get)
+def frame_for(contract: Contract, table: pa.Table) -> pd.DataFrame:
+    """The records in pandas, and a column of verdicts for each row rule that GX has no expectation for."""
+    frame = gx.frame_of(table.drop_columns(["_raw"]))
     for rule in row_rules(contract):
-        entries = list(_row_expectations(_gx().expectations, rule))
-        if any(entry.column == rule.name for entry in entries):
+        if getattr(row_expectation(rule), "column", None) == rule.name:
             frame[rule.name] = [passes(rule, value) for value in table.column(rule.column).to_pylist()]
     if contract.primary_key:
         key = list(contract.primary_key)

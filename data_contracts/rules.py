@@ -19,6 +19,7 @@ from data_contracts.odcs import Fault, FieldPath
 from data_contracts.rowchecks import FAULT_COLUMN, failing
 from data_contracts.ruling.columns import column_findings
 from data_contracts.ruling.comparison import OPERATORS, holds
+from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.ruling.kinds import BatchRule, Finding, RowRule
 from data_contracts.ruling.quality import quality_findings
 
@@ -28,14 +29,17 @@ if TYPE_CHECKING:
 __all__ = ["OPERATORS", "BatchRule", "RowRule", "batch_rules", "failing", "holds", "row_rules", "rule_faults"]
 
 
-def row_rules(contract: Contract) -> tuple[RowRule, ...]:
+def row_rules(contract: Contract, context: RuleContext = NOTHING) -> tuple[RowRule, ...]:
     """Return the row rules in the order of the columns; the first is that the record can be decoded.
+
+    A rule that asks for more than the row (keys of another data set, numbers of tokens) gets it from the context when
+    it is first run, and refuses to judge without.
 
     Raises:
         ContractError: a rule cannot be run.
     """
     rules = [RowRule("record.decodes", FAULT_COLUMN, "decodes", {}, "the record can be decoded")]
-    rules += [rule for rule in _checked(contract) if isinstance(rule, RowRule)]
+    rules += [_bound(rule, contract, context) for rule in _checked(contract) if isinstance(rule, RowRule)]
     terms = contract.terms
     if terms.licence_column is not None:
         allowed = list(terms.licences_allowed)
@@ -45,13 +49,18 @@ def row_rules(contract: Contract) -> tuple[RowRule, ...]:
     return tuple(rules)
 
 
-def batch_rules(contract: Contract) -> tuple[BatchRule, ...]:
-    """Return the batch rules: those of the columns, then those of the object.
+def batch_rules(contract: Contract, context: RuleContext = NOTHING) -> tuple[BatchRule, ...]:
+    """Return the batch rules: those of the columns, then those of the object. `context` is for the row rules in them.
 
     Raises:
         ContractError: a rule cannot be run.
     """
-    return tuple(rule for rule in _checked(contract) if isinstance(rule, BatchRule))
+    found = []
+    for rule in _checked(contract):
+        if isinstance(rule, BatchRule):
+            inner = tuple(_bound(row, contract, context) for row in rule.arguments.get("rules", ()))
+            found.append(replace(rule, arguments={**rule.arguments, "rules": inner}) if inner else rule)
+    return tuple(found)
 
 
 def rule_faults(table: Mapping[str, Any], base: FieldPath) -> Iterator[Fault]:
@@ -73,6 +82,17 @@ def _checked(contract: Contract) -> list[RowRule | BatchRule]:
             seen[rule.name] += 1
             rules.append(rule if seen[rule.name] == 1 else replace(rule, name=f"{rule.name}#{seen[rule.name]}"))
     return rules
+
+
+def _bound(rule: RowRule, contract: Contract, context: RuleContext) -> RowRule:
+    given = rule.arguments
+    if rule.kind == "lengthInTokens":
+        if context.count_tokens is not None:
+            return replace(rule, arguments={**given, "count": context.count_tokens})
+        if "tokenizer" in given:
+            file = str(contract.path.parent / given["tokenizer"]["file"])
+            return replace(rule, arguments={**given, "tokenizer": {**given["tokenizer"], "file": file}})
+    return rule
 
 
 def _findings(table: Mapping[str, Any], base: FieldPath) -> Iterator[Finding]:

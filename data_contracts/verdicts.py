@@ -19,11 +19,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from data_contracts.checks.text import one_fails
 from data_contracts.errors import CausewayError
 from data_contracts.identity import json_value
 from data_contracts.licences import permitted
 from data_contracts.rowchecks import bound_scalar, constants
 from data_contracts.rules import BatchRule, RowRule
+from data_contracts.ruling.texts import ARGUMENTS
 
 # What Python's re reads otherwise than RE2, or not at all: inline flags, POSIX classes, Unicode classes, \Q and \C.
 _RE2_ONLY = re.compile(r"\(\?[a-zA-Z-]+[:)]|\[:|\\[pPQEC]")
@@ -91,9 +93,17 @@ def passes(rule: RowRule, value: Any) -> bool:
             return value in constants(given["values"], given["logicalType"]).to_pylist()
         case "format":
             return of_format(given["format"], value)
+        case kind if kind in ARGUMENTS:
+            return not one_fails(rule, value)
         case "precision":
             return not _remainder(value, *given["unit"])
     raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")
+
+
+# The batch rules that `observed_by` measures a second time.
+SECOND = (
+    "rowCount", "quarantineShare", "duplicateValues", "uniqueness", "nullValues", "missingValues", "failingRows"
+)  # fmt: skip
 
 
 def observed_by(rule: BatchRule, accepted: pa.Table, refused: np.ndarray[Any, np.dtype[np.bool_]]) -> Any:

@@ -26,7 +26,13 @@ def _later(module: str, name: str) -> Kernel:
     return kernel
 
 
+_TEXT = (
+    "mojibake", "controlCharacters", "lengthInCharacters", "lengthInTokens", "language", "repetition", "nonTextShare",
+    "personalData", "secrets",
+)  # fmt: skip
 KERNELS: dict[str, Kernel] = {
     "format": _later("formats", "format_fails"),
+    "expectation": _later("expected", "expectation_fails"),
     "precision": _later("formats", "precision_fails"),
+    **dict.fromkeys(_TEXT, _later("text", "text_fails")),
 }

@@ -54,6 +54,10 @@ def measure_of(rule: BatchRule, contract: Contract, context: RuleContext) -> Mea
             return Repeats(rule)
         case "failingRows":
             return FailingRows(rule)
+        case "mostly" | "expectation":
+            from data_contracts.checks import aggregates
+
+            return aggregates.Mostly(rule) if rule.kind == "mostly" else aggregates.aggregate_of(rule, contract)
         case other:
             raise ContractError(f"rule {rule.name}: {other!r} is no kind of batch rule")
 

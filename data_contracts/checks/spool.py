@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -52,17 +53,27 @@ class Spool:
         return ds.dataset(self._path(), format="parquet")
 
     def distinct(self) -> int:
-        """Return how many rows differ in at least one column."""
+        """Return how many rows differ in at least one column; NULL equals NULL."""
+        return self._groups()[0]
+
+    def repeated(self) -> int:
+        """Return how many rows have the values of at least one other row; NULL equals NULL."""
+        return self._groups()[1]
+
+    def _groups(self) -> tuple[int, int]:
         found = self.dataset()
         if found is None:
-            return 0
+            return 0, 0
         if isinstance(found, pa.Table):
-            return int(found.group_by(self.columns).aggregate([]).num_rows)
+            counts = found.group_by(self.columns).aggregate([([], "count_all")]).column("count_all")
+            return len(counts), pc.sum(counts.filter(pc.greater(counts, 1))).as_py() or 0
         with connection(Path(tempfile.gettempdir())) as duck:
             duck.register("spool", found)
-            names = ", ".join(f'"{name}"' for name in self.columns)
-            query = f"SELECT count(*) FROM (SELECT 1 FROM spool GROUP BY {names})"  # columns are letters, digits, '_'
-            return int(duck.execute(query).fetchall()[0][0])
+            names = ", ".join(f'"{name}"' for name in self.columns)  # letters, digits and '_'
+            groups = f"SELECT count(*) AS n FROM spool GROUP BY {names}"
+            query = f"SELECT count(*), coalesce(sum(n) FILTER (n > 1), 0) FROM ({groups})"
+            distinct, repeated = duck.execute(query).fetchall()[0]
+            return int(distinct), int(repeated)
 
     def close(self) -> None:
         """Let go of the rows and remove the file."""

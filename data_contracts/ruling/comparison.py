@@ -8,7 +8,7 @@ from typing import Any
 
 from data_contracts.errors import ContractError
 from data_contracts.odcs import Fault, FieldPath
-from data_contracts.ruling.kinds import SEVERITIES, BatchRule, Severity
+from data_contracts.ruling.kinds import SEVERITIES, BatchRule, Finding, RowRule, Severity
 
 OPERATORS = (
     "mustBe", "mustNotBe", "mustBeGreaterThan", "mustBeGreaterOrEqualTo", "mustBeLessThan", "mustBeLessOrEqualTo",
@@ -35,6 +35,16 @@ class Comparison:
         """Return a batch rule's arguments."""
         compared = {"operator": self.operator, "value": self.value, "unit": self.unit}
         return {"columns": list(columns), **compared, **own}
+
+
+def counted(label: str, rules: list[RowRule], found: Comparison, column: str, words: str) -> Iterator[Finding]:
+    """Yield the row rules themselves where no row may fail, else the batch rule that counts the rows that do."""
+    if found.is_none_allowed:
+        yield from rules
+    else:
+        columns = list(dict.fromkeys([column, *(rule.column for rule in rules)]))
+        arguments = found.arguments(columns, rules=tuple(rules))
+        yield BatchRule(label, "failingRows", arguments, words, found.severity, rules[0].runs)
 
 
 def holds(rule: BatchRule, observed: float) -> bool:

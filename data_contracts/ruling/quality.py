@@ -8,7 +8,8 @@ from typing import Any
 from data_contracts.odcs import Fault, FieldPath, nearest
 from data_contracts.ruling.causeway import causeway_findings
 from data_contracts.ruling.columns import pattern_rule, values_rule
-from data_contracts.ruling.comparison import Comparison, comparison
+from data_contracts.ruling.comparison import comparison, counted
+from data_contracts.ruling.expecting import expectation_findings
 from data_contracts.ruling.kinds import BatchRule, Finding, RowRule
 
 _OBJECT_METRICS = ("rowCount", "duplicateValues")
@@ -44,6 +45,8 @@ def quality_findings(
         yield from _library_findings(check, column, types, path)
     elif kind == "custom" and engine == "causeway":
         yield from causeway_findings(check, column, types, path)
+    elif kind == "custom" and engine == "greatexpectations":
+        yield from expectation_findings(check, column, types, path)
     else:
         what = f"quality type {kind}" + (f" with engine {check['engine']}" if engine else "")
         yield Fault(
@@ -51,16 +54,6 @@ def quality_findings(
             f"{what} cannot be run; use engine causeway or greatExpectations, a library metric, type sql, "
             "or type text for people to read",
         )
-
-
-def counted(label: str, rules: list[RowRule], found: Comparison, column: str, words: str) -> Iterator[Finding]:
-    """Yield the row rules themselves where no row may fail, else the batch rule that counts the rows that do."""
-    if found.is_none_allowed:
-        yield from rules
-    else:
-        columns = list(dict.fromkeys([column, *(rule.column for rule in rules)]))
-        arguments = found.arguments(columns, rules=tuple(rules))
-        yield BatchRule(label, "failingRows", arguments, words, found.severity, rules[0].runs)
 
 
 def _library_findings(

@@ -6,8 +6,8 @@ import traceback
 
 import pytest
 
+from data_contracts.checks.gx import error_type as _error_type
 from data_contracts.errors import CausewayError, DataRefused
-from data_contracts.expectations import _error_type
 from flows.ingest import _apart, _named
 
 SECRET = "the row of Ann"
