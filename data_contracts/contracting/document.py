@@ -85,9 +85,10 @@ def check(path: Path, *, odcs_only: bool = False) -> Checked:
         stated = _stated(path)
         faults = [*str(error).splitlines(), *([] if odcs_only else _own_faults(path))]
         return Checked(path, stated.get("id", ""), stated.get("version", ""), 0, tuple(dict.fromkeys(faults)), ())
-    faults, notes = ((), document.stops) if odcs_only else (document.stops, ())
+    stops, none = document.stops, tuple[str, ...]()
     columns = sum(1 for _ in document.columns())
-    return Checked(path, str(document.plain["id"]), str(document.plain["version"]), columns, tuple(faults), notes)
+    found = (none, stops) if odcs_only else (stops, none)
+    return Checked(path, str(document.plain["id"]), str(document.plain["version"]), columns, *found)
 
 
 def _own_faults(path: Path) -> list[str]:
