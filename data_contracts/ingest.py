@@ -5,11 +5,8 @@ from __future__ import annotations
 import datetime
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
-
-import pyarrow as pa
 
 from data_contracts.catalog.tables import PartitionVersion, Tables, ingest_id
 from data_contracts.contract import Contract
@@ -18,9 +15,6 @@ from data_contracts.sources import Source, SourcePartition
 from data_contracts.validation import Report, validate
 
 Outcome = Literal["published", "unchanged", "restated", "refused", "empty"]
-
-# Rows are gathered to files of this size: a Delta commit per batch would make thousands of small files.
-_FLUSH_BYTES = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -73,19 +67,17 @@ def ingest_partition(
         return IngestResult(version, "restated", _recorded(version))
 
     attempt, began = uuid.uuid4().hex, time.monotonic()
-    accepted, quarantined = _Writer(tables.append_accepted), _Writer(tables.append_quarantine)
-    report = validate(
-        contract,
-        source.read(partition),
-        partition.value,
-        secret,
-        accepted.add,
-        quarantined.add,
-        ingest_id=name,
-        attempt_id=attempt,
-    )
-    accepted.flush()
-    quarantined.flush()
+    with tables.appending("accepted", attempt) as accepted, tables.appending("quarantine", attempt) as quarantined:
+        report = validate(
+            contract,
+            source.read(partition),
+            partition.value,
+            secret,
+            accepted.add,
+            quarantined.add,
+            ingest_id=name,
+            attempt_id=attempt,
+        )
     report = replace(report, bytes_in=partition.size)
     version = PartitionVersion(
         dataset=contract.id,
@@ -152,24 +144,3 @@ def _iso(moment: datetime.datetime) -> str:
     if moment.tzinfo is None:
         raise ValueError(f"{moment}: a moment without a time zone; give one in UTC")
     return moment.astimezone(datetime.UTC).isoformat(timespec="microseconds")
-
-
-class _Writer:
-    """Gathers tables and hands them on in pieces of about 128 MB."""
-
-    def __init__(self, append: Callable[[pa.Table], None]) -> None:
-        self._append = append
-        self._held: list[pa.Table] = []
-        self._bytes = 0
-
-    def add(self, table: pa.Table) -> None:
-        if table.num_rows:
-            self._held.append(table)
-            self._bytes += table.nbytes
-            if self._bytes >= _FLUSH_BYTES:
-                self.flush()
-
-    def flush(self) -> None:
-        if self._held:
-            self._append(pa.concat_tables(self._held))
-            self._held, self._bytes = [], 0

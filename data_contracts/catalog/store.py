@@ -120,6 +120,13 @@ class Store:
         except (BaseError, OSError) as error:
             raise StoreError(f"{self.url}/{key}: cannot be written: {error}") from error
 
+    def put_file(self, key: str, path: Path) -> None:
+        """Put the bytes of a local file, in parts when it is large."""
+        try:
+            obstore.put(self._inner, _checked(key), path)
+        except (BaseError, OSError) as error:
+            raise StoreError(f"{self.url}/{key}: cannot be written: {error}") from error
+
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
         try:

@@ -11,18 +11,21 @@ import json
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from importlib import resources
 from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from data_contracts.canonical import document_sha
+from data_contracts.catalog.appending import Appender
 from data_contracts.catalog.store import Store
 from data_contracts.errors import DataRefused, StoreError
 from data_contracts.odcs import nearest
@@ -135,13 +138,17 @@ class Tables:
         """Return the path or URL of a table: 'accepted', 'quarantine', 'versions' or 'curation'."""
         return self.store.uri(f"tables/{self.slug}/{name}")
 
+    def appending(self, name: Literal["accepted", "quarantine"], attempt_id: str) -> Appender:
+        """Return what takes the rows of one attempt, accepted or refused, and commits them once."""
+        return Appender(self.store, f"tables/{self.slug}/{name}", attempt_id, partial(self._commit, name))
+
     def append_accepted(self, table: pa.Table) -> None:
         """Append accepted rows of one attempt."""
-        self._append("accepted", table, "attempt_id", "record_id,partition")
+        self._append_rows("accepted", table)
 
     def append_quarantine(self, table: pa.Table) -> None:
         """Append refused rows of one attempt (`QUARANTINE_SCHEMA`)."""
-        self._append("quarantine", table.cast(QUARANTINE_SCHEMA), "attempt_id", "record_id,partition")
+        self._append_rows("quarantine", table.cast(QUARANTINE_SCHEMA))
 
     def publish(self, version: PartitionVersion) -> None:
         """Append the one row that makes an attempt, or its refusal, known."""
@@ -273,26 +280,63 @@ class Tables:
         except (DeltaError, OSError, pa.ArrowException) as error:
             _LOG.warning("%s: cannot be compacted, reading it becomes slower: %s", uri, error)
 
+    def _append_rows(self, name: Literal["accepted", "quarantine"], table: pa.Table) -> None:
+        (attempt,) = table.column("attempt_id").unique().to_pylist() or [""]
+        with self.appending(name, attempt) as appender:
+            appender.add(table)
+
+    def _commit(self, name: str, schema: pa.Schema, files: list[AddAction]) -> None:
+        """Make files of rows that are written already part of a table."""
+
+        def commit(target: DeltaTable, hooks: PostCommitHookProperties) -> None:
+            there = pa.schema(target.schema().to_arrow()).names
+            added = [Field.from_arrow(column) for column in schema if column.name not in there]
+            if added:
+                target.alter.add_columns(added, commit_properties=_COMMIT)
+            target.create_write_transaction(
+                files,
+                "append",
+                target.schema(),
+                "attempt_id",
+                commit_properties=_COMMIT,
+                post_commithook_properties=hooks,
+            )
+
+        self._write(name, schema, "attempt_id", "record_id,partition", commit)
+
     def _append(self, name: str, table: pa.Table, partition_by: str | None, statistics: str) -> int:
         """Append and return the version that the Delta table then has."""
+
+        def append(target: DeltaTable, hooks: PostCommitHookProperties) -> None:
+            there = pa.schema(target.schema().to_arrow())
+            merge: Literal["merge"] | None = None if set(there.names) == set(table.column_names) else "merge"
+            write_deltalake(
+                target,
+                table,
+                mode="append",
+                schema_mode=merge,
+                commit_properties=_COMMIT,
+                post_commithook_properties=hooks,
+            )
+
+        return self._write(name, table.schema, partition_by, statistics, append)
+
+    def _write(
+        self,
+        name: str,
+        schema: pa.Schema,
+        partition_by: str | None,
+        statistics: str,
+        commit: Callable[[DeltaTable, PostCommitHookProperties], None],
+    ) -> int:
         uri = self.uri(name)
         last: Exception | None = None
         for attempt in range(_ATTEMPTS):
             try:
-                target = self._open_or_create(uri, table.schema, partition_by, statistics)
+                target = self._open_or_create(uri, schema, partition_by, statistics)
                 # A newer contract may add or drop columns; deltalake itself would cast '7' to 7 without a word.
-                there = pa.schema(target.schema().to_arrow())
-                self._check_types(uri, table.schema, there)
-                merge: Literal["merge"] | None = None if set(there.names) == set(table.column_names) else "merge"
-                hooks = _NOW_AND_THEN[target.version() % _COMPACT_EVERY == 0]
-                write_deltalake(
-                    target,
-                    table,
-                    mode="append",
-                    schema_mode=merge,
-                    commit_properties=_COMMIT,
-                    post_commithook_properties=hooks,
-                )
+                self._check_types(uri, schema, pa.schema(target.schema().to_arrow()))
+                commit(target, _NOW_AND_THEN[target.version() % _COMPACT_EVERY == 0])
                 return int(target.version())
             except (CommitFailedError, TableNotFoundError) as error:
                 last = error
