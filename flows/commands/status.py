@@ -17,7 +17,7 @@ EMPTY = """\
 {root}: nothing here yet. To begin:
 
   causeway demo --quick               the whole main job on real data, on this machine
-  causeway contracts check CONTRACT   check a contract of your own; five are in data_contracts/library/
+  causeway contracts check CONTRACT   check a contract of your own; 33 data sets have theirs in data_contracts/library/
   causeway ingest CONTRACT SOURCE     take in your data under it
 
 Another folder is named by --home FOLDER or CAUSEWAY_HOME."""
