@@ -56,7 +56,7 @@ def test_inline_needs_no_prefect_run(home: Path) -> None:
 
 
 def test_a_backfill_goes_through_curation(home: Path) -> None:
-    done = run_json("backfill", "test/notes", "--through", "curate", "--yes", "--home", home)
+    done = run_json("backfill", "test/notes", "--through", "curate", "--yes", "--inline", "--home", home)
     assert done["word"] == "done"
     curated = run_json("curate", "test/notes", "--home", home)
     assert curated["test/notes"]["new"] is False
@@ -93,6 +93,7 @@ def test_paused_and_cancelled_from_another_terminal(home: Path) -> None:
     assert partitions(home) == set()
 
 
+@pytest.mark.long
 def test_scheduled_runs_go_before_those_of_a_backfill(home: Path) -> None:
     port = free_port()
     api = Api(port)

@@ -217,6 +217,7 @@ def test_a_paused_run_leaves_its_workers_free_and_resumed_it_ends_as_if_never_pa
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_command_that_is_paused_from_another_terminal_says_how_to_go_on(
     folder: Path, tmp_path: Path, undisturbed: tuple[Path, str, dict[str, bytes]]
 ) -> None:
