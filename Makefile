@@ -34,6 +34,8 @@ bench: setup
 ui: setup
 	$(BIN)/causeway ui
 
-# A deployed backfill of real data whose processes are killed, again and again; adds a line a time to docs/soak.md.
+# Five minutes of damage for each reader and for the loading of contracts. Then a deployed backfill of real data whose
+# processes are killed, again and again; adds a line a time to docs/soak.md.
 soak: setup
+	$(BIN)/python -m tests.data_contracts.fuzzing --seconds 300
 	$(BIN)/python -m tests.acceptance.killing --times 50 --record docs/soak.md $(ARGS)

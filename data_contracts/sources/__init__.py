@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 
 from data_contracts.contract import Contract
@@ -11,6 +12,7 @@ from data_contracts.sources.records import Source, SourceFile, SourcePartition, 
 
 __all__ = ["Source", "SourceFile", "SourcePartition", "open_source", "place_of", "source_schema"]
 
+_NO_PATH = re.compile(r"env:|hf:|[a-z][a-z0-9+]*://")
 _READERS = {
     "python-environment": ("python_environment", "PythonEnvironment"),
     "csv": ("csv_files", "CsvFiles"),
@@ -45,7 +47,7 @@ def open_source(contract: Contract, location: str) -> Source:
 
 def place_of(location: str) -> str:
     """Return a location as it is registered: a path made absolute, anything else as it stands."""
-    return location if ":" in location.split("/", 1)[0] else str(Path(location).absolute())
+    return location if _NO_PATH.match(location) else str(Path(location).absolute())
 
 
 def _opened(contract: Contract, location: str) -> Source:

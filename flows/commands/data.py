@@ -70,12 +70,13 @@ def ingest(
     published:
         When its owner published this source (2020-03-25); for data sets that are ordered by publication.
     """
+    from data_contracts.sources import place_of
     from flows.server import use_running
 
     use_running(home)
     from flows.ingest import ingest as flow
 
-    where = source if source.startswith("env:") else str(Path(source).absolute())
+    where = place_of(source)
     done = asyncio.run(
         flow(
             str(home.absolute()), str(contract.absolute()), where, only, partition or [], max_active, oracle, published

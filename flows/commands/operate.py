@@ -62,6 +62,7 @@ def serve(contract: Path, source: str, *, home: Home = DEFAULT_HOME, every: floa
     import os
 
     from data_contracts.contract import load_contract
+    from data_contracts.sources import place_of
     from flows.server import server
 
     loaded = load_contract(contract)
@@ -71,7 +72,7 @@ def serve(contract: Path, source: str, *, home: Home = DEFAULT_HOME, every: floa
 
         from flows.ingest import ingest
 
-        where = source if source.startswith("env:") else str(Path(source).absolute())
+        where = place_of(source)
         print(
             f"Serving ingest of {loaded.id} every {every:g} s; UI: {url.removesuffix('/api')}   (Ctrl-C ends it)",
             flush=True,

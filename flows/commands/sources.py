@@ -20,19 +20,20 @@ def add(contract: Path, source: str, *, published: str = "", home: Home = DEFAUL
     Parameters
     ----------
     source:
-        A file or folder, or env: for the packages of this Python environment.
+        A file or folder, a URL (s3://, gs://, az://, sqlite:///, adbc+...), hf: and a name, or env: for the packages
+        of this Python environment.
     published:
         When its owner published it.
     """
     from data_contracts.contract import load_contract
     from data_contracts.moments import moment_of
-    from data_contracts.sources import open_source
+    from data_contracts.sources import open_source, place_of
     from training.steps import admit
     from training.workspace import Workspace
 
     workspace = Workspace.open(home)
     loaded = load_contract(contract)
-    where = source if source.startswith("env:") else str(Path(source).absolute())
+    where = place_of(source)
     partitions = len(open_source(loaded, where).partitions())
     place = admit(workspace, loaded, where, moment_of(published))
     if json:
