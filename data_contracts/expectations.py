@@ -49,12 +49,15 @@ def suite(contract: Contract) -> Any:
 
 
 def run_expectations(
-    contract: Contract, records: pa.Table | Sequence[pa.Table], docs_dir: Path | None, context: RuleContext = NOTHING
+    contract: Contract,
+    records: pa.Table | Sequence[pa.Table],
+    docs_dir: Path | None,
+    contexts: Sequence[RuleContext] = (),
 ) -> dict[str, int]:
     """Run the suite over all records of one partition or several, as a source gives them; Data Docs to `docs_dir`.
 
     Returns rule -> number of failing rows; for a batch rule the number of partitions that fail it. Keys repeat within
-    a partition only. Memory holds all tables.
+    a partition only. `contexts` are those of the partitions. Memory holds all tables.
 
     Raises:
         DataRefused: the table is not of `source_schema(contract)`.
@@ -66,20 +69,23 @@ def run_expectations(
         raise DataRefused(
             f"{contract.id}: expectations run over the batches of a source; its columns are {schema.names}"
         )
-    ours = _context(docs_dir)
+    ours, contexts = _context(docs_dir), contexts or [NOTHING] * len(tables)
     verdicts = {rule.name: 0 for rule in row_rules(contract)} | ({DUPLICATE_KEY: 0} if contract.primary_key else {})
     refused = np.zeros(sum(table.num_rows for table in tables), dtype=np.bool_)
     if len(refused):
-        frame = _pandas().concat([frame_for(contract, t) for t in tables if t.num_rows], ignore_index=True)
+        frames = [frame_for(contract, t, context) for t, context in zip(tables, contexts, strict=True) if t.num_rows]
+        frame = _pandas().concat(frames, ignore_index=True)
         for name, result in _run(gx.library(), ours, contract, _ROWS, frame):
             verdicts[name] += int(result["unexpected_count"])
             refused[list(result.get("unexpected_index_list") or [])] = True
     rules = batch_rules(contract)
     if rules and tables:
         ends = np.cumsum([table.num_rows for table in tables])[:-1]
-        parts = list(zip(tables, np.split(refused, ends), strict=True))
+        parts = list(zip(tables, np.split(refused, ends), contexts, strict=True))
         observed = {
-            rule.name: [_observed(rule, contract, t.filter(pa.array(~part)), part, context) for t, part in parts]
+            rule.name: [
+                _observed(rule, contract, t.filter(pa.array(~part)), part, context) for t, part, context in parts
+            ]
             for rule in rules
         }
         for name, result in _run(gx.library(), ours, contract, _PARTITION, _pandas().DataFrame(observed)):
@@ -271,12 +277,14 @@ def _batch_expectation(library: Any, rule: BatchRule) -> Any:
     return library.ExpectColumnValuesToBeBetween(**limits, **common)
 
 
-def frame_for(contract: Contract, table: pa.Table) -> pd.DataFrame:
+def frame_for(contract: Contract, table: pa.Table, context: RuleContext = NOTHING) -> pd.DataFrame:
     """The records in pandas, and a column of verdicts for each row rule that GX has no expectation for."""
     frame = gx.frame_of(table.drop_columns(["_raw"]))
-    for rule in row_rules(contract):
+    for rule in row_rules(contract, context):
         if getattr(row_expectation(rule), "column", None) == rule.name:
-            frame[rule.name] = [passes(rule, value) for value in table.column(rule.column).to_pylist()]
+            names = rule.arguments["columns"] if rule.kind == "foreignKey" else [rule.column]
+            values = zip(*(table.column(name).to_pylist() for name in names), strict=True)
+            frame[rule.name] = [passes(rule, *row) for row in values]
     if contract.primary_key:
         key = list(contract.primary_key)
         known = frame[key].notna().all(axis=1)

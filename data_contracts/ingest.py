@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime
 import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from data_contracts.catalog.tables import PartitionVersion, Tables, ingest_id
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
+from data_contracts.referencing import context_of
 from data_contracts.sources import Source, SourcePartition
 from data_contracts.validation import Report, validate
 
@@ -35,13 +37,15 @@ def ingest_partition(
     now: datetime.datetime,
     *,
     publication: datetime.datetime | None = None,
+    others: Callable[[str], Tables] | None = None,
 ) -> IngestResult:
     """Validate one partition and publish its version.
 
     Nothing is done when these bytes under this contract are what is current ('unchanged'), or were refused last time.
     Bytes that return after others (A -> B -> A) add a row that names the old attempt; no row is written again.
     `publication` is when the owner published the partition; contracts with `sequence: publication` need it, and an
-    older publication that arrives late is recorded without becoming current. `now` must carry a time zone.
+    older publication that arrives late is recorded without becoming current. `now` must carry a time zone. `others`
+    gives the tables of a data set by id; foreign keys into another data set need it.
 
     Raises:
         DataRefused: the source is missing or changed while it was read, or `publication` is needed.
@@ -77,6 +81,7 @@ def ingest_partition(
             quarantined.add,
             ingest_id=name,
             attempt_id=attempt,
+            context=context_of(contract, tables, partition.value, others),
         )
     report = replace(report, bytes_in=partition.size)
     version = PartitionVersion(

@@ -10,7 +10,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -21,6 +21,7 @@ from data_contracts.contract import Contract
 from data_contracts.drawing import Difference, cases
 from data_contracts.errors import StoreError
 from data_contracts.expectations import agreement, run_expectations
+from data_contracts.referencing import context_of
 from data_contracts.sources import Source
 from data_contracts.sources.records import source_schema
 from data_contracts.validation import Report, validate
@@ -38,13 +39,19 @@ class Agreement:
     format: int = 1
 
 
-def ask_oracle(contract: Contract, source: Source, tables: Tables, secret: bytes) -> tuple[Agreement, bool]:
+def ask_oracle(
+    contract: Contract,
+    source: Source,
+    tables: Tables,
+    secret: bytes,
+    others: Callable[[str], Tables] | None = None,
+) -> tuple[Agreement, bool]:
     """Run the contract's rules through Great Expectations over the records that are published; write its Data Docs.
 
     Asked about are the partitions whose bytes in the source, under this contract, are the version in force: there the
     verdicts are compared with ours on the same records, and ours with what those versions recorded. The Data Docs lie
     in the data set's own store, under `docs/<slug>/`. Asked again about the same versions, the answer on record is
-    returned, with False; an answer with differences is never kept.
+    returned, with False; an answer with differences is never kept. `others` gives the tables of other data sets.
 
     Raises:
         StoreError: the store is not a local directory, where Data Docs can be written.
@@ -67,14 +74,15 @@ def ask_oracle(contract: Contract, source: Source, tables: Tables, secret: bytes
             return Agreement(**{**known, "differences": ()}), False
     schema = source_schema(contract)
     records = [pa.Table.from_batches(source.read(partition), schema) for partition, _ in chosen]
+    contexts = [context_of(contract, tables, partition.value, others) for partition, _ in chosen]
     ours = _sum(
         [
-            validate(contract, table.to_batches(), partition.value, secret, _ignore, _ignore)
-            for table, (partition, _) in zip(records, chosen, strict=True)
+            validate(contract, table.to_batches(), partition.value, secret, _ignore, _ignore, context=context)
+            for table, (partition, _), context in zip(records, chosen, contexts, strict=True)
         ]
     )
     docs = tables.store.path(f"docs/{contract.slug}")
-    verdicts = run_expectations(contract, records, docs)
+    verdicts = run_expectations(contract, records, docs, contexts)
     differences = agreement(ours, verdicts)
     published = sum((Counter(version.reasons) for _, version in chosen), Counter[str]())
     for rule in sorted({*published, *ours.reasons}):

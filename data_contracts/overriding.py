@@ -14,6 +14,7 @@ from data_contracts.batchchecks import BatchResult
 from data_contracts.catalog.tables import PartitionVersion, Tables
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
+from data_contracts.referencing import context_of
 from data_contracts.rules import batch_rules
 from data_contracts.validation import judge
 
@@ -133,8 +134,11 @@ def refusal(contract: Contract, tables: Tables, refused: PartitionVersion) -> Re
         StoreError: its accepted rows are not all there.
     """
     columns = [name for rule in batch_rules(contract) for name in rule.arguments.get("columns", ())]
-    accepted = tables.read_accepted(_readable(refused), [*dict.fromkeys(columns or ["record_id"])])
-    return Refusal(judge(contract, accepted, refused.rows_in), _examples(tables, refused))
+    order = ["source_file", "source_line"]  # some rules are about it
+    accepted = tables.read_accepted(_readable(refused), [*dict.fromkeys([*columns, *order])])
+    accepted = accepted.sort_by([(name, "ascending") for name in order]) if accepted.num_rows else accepted
+    context = context_of(contract, tables, refused.partition)
+    return Refusal(judge(contract, accepted, refused.rows_in, context), _examples(tables, refused))
 
 
 def _examples(tables: Tables, refused: PartitionVersion) -> dict[str, tuple[str, ...]]:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 from data_contracts.errors import ContractError
 from data_contracts.odcs import Fault, FieldPath
 from data_contracts.rowchecks import FAULT_COLUMN, failing
-from data_contracts.ruling.columns import column_findings
+from data_contracts.ruling.columns import TYPED, column_findings
 from data_contracts.ruling.comparison import OPERATORS, holds
 from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.ruling.kinds import BatchRule, Finding, RowRule
 from data_contracts.ruling.quality import quality_findings
+from data_contracts.ruling.relations import relation_findings
 
 if TYPE_CHECKING:
     from data_contracts.contract import Contract
@@ -86,6 +87,11 @@ def _checked(contract: Contract) -> list[RowRule | BatchRule]:
 
 def _bound(rule: RowRule, contract: Contract, context: RuleContext) -> RowRule:
     given = rule.arguments
+    if rule.kind == "foreignKey" and context.references is not None:
+        from data_contracts.checks.keys import KnownKeys
+
+        known = KnownKeys(context.references, given["dataset"], given["to"], given["logicalTypes"])
+        return replace(rule, arguments={**given, "known": known})
     if rule.kind == "lengthInTokens":
         if context.count_tokens is not None:
             return replace(rule, arguments={**given, "count": context.count_tokens})
@@ -98,10 +104,16 @@ def _bound(rule: RowRule, contract: Contract, context: RuleContext) -> RowRule:
 def _findings(table: Mapping[str, Any], base: FieldPath) -> Iterator[Finding]:
     columns = table.get("properties") or []
     types = {column["name"]: column.get("logicalType", "string") for column in columns}
+    if not set(types.values()) <= TYPED:
+        return  # the contract's own check names the unsupported type
     for index, column in enumerate(columns):
         path = (*base, "properties", index)
         yield from column_findings(column, path)
+        for position, entry in enumerate(column.get("relationships") or []):
+            yield from relation_findings(entry, column["name"], table, types, (*path, "relationships", position))
         for position, check in enumerate(column.get("quality") or []):
             yield from quality_findings(check, column, types, (*path, "quality", position), table["name"])
+    for index, entry in enumerate(table.get("relationships") or []):
+        yield from relation_findings(entry, None, table, types, (*base, "relationships", index))
     for index, check in enumerate(table.get("quality") or []):
         yield from quality_findings(check, None, types, (*base, "quality", index), table["name"])

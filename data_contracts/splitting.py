@@ -14,6 +14,7 @@ from data_contracts.canonical import canonical_json
 from data_contracts.contract import Contract
 from data_contracts.rowchecks import Columns, prepared
 from data_contracts.rules import row_rules
+from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources.records import FAULT, RAW
 
 Failures = dict[str, pa.BooleanArray]
@@ -27,9 +28,9 @@ class RowSplitter:
         ContractError: a rule cannot be run.
     """
 
-    def __init__(self, contract: Contract) -> None:
+    def __init__(self, contract: Contract, context: RuleContext = NOTHING) -> None:
         self.contract = contract
-        self.rules = row_rules(contract)
+        self.rules = row_rules(contract, context)
         self._checks = [(rule.name, prepared(rule)) for rule in self.rules]
 
     def failures(self, batch: pa.RecordBatch) -> Failures:

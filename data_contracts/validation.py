@@ -24,6 +24,7 @@ from data_contracts.contract import Contract
 from data_contracts.identity import RecordIds, splits
 from data_contracts.keyset import KeySet
 from data_contracts.rules import batch_rules
+from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources.records import RAW, SOURCE_FILE, SOURCE_LINE, source_schema
 from data_contracts.splitting import RowSplitter, any_of
 
@@ -71,16 +72,18 @@ def validate(
     *,
     ingest_id: str = "",
     attempt_id: str = "",
+    context: RuleContext = NOTHING,
 ) -> Report:
     """Hand on the accepted rows (`accepted_schema`) and the others (`QUARANTINE_SCHEMA`), batch by batch; report.
 
     A refused row carries every rule that it fails. Of rows with one primary key the first counts and the later ones
     fail `primaryKey.duplicate`. The verdict is 'refused' when a batch rule of severity error fails, else 'empty' when
-    there was no row. `bytes_in` is UTF-8 bytes of the text column and bytes of undecodable records.
+    there was no row. `context` has what rules ask beyond the rows. `bytes_in` is UTF-8 bytes of the text column and
+    bytes of undecodable records.
     """
-    splitter, ids = RowSplitter(contract), RecordIds(secret, contract, partition)
+    splitter, ids = RowSplitter(contract, context), RecordIds(secret, contract, partition)
     keys = KeySet() if contract.primary_key else None
-    counters = [BatchCheck(rule, contract) for rule in batch_rules(contract)]
+    counters = [BatchCheck(rule, contract, context) for rule in batch_rules(contract, context)]
     constants = {"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id}
     schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
@@ -134,9 +137,11 @@ def validate(
     )
 
 
-def judge(contract: Contract, accepted: pa.Table, rows_in: int) -> tuple[BatchResult, ...]:
+def judge(
+    contract: Contract, accepted: pa.Table, rows_in: int, context: RuleContext = NOTHING
+) -> tuple[BatchResult, ...]:
     """Judge a partition by its batch rules once more; `accepted` are its accepted rows, with the rules' columns."""
-    counters = [BatchCheck(rule, contract) for rule in batch_rules(contract)]
+    counters = [BatchCheck(rule, contract, context) for rule in batch_rules(contract, context)]
     for batch in accepted.to_batches():
         for counter in counters:
             counter.add(pa.Table.from_batches([batch]))

@@ -63,8 +63,8 @@ def _python_form(pattern: str) -> re.Pattern[str] | None:
         return None
 
 
-def passes(rule: RowRule, value: Any) -> bool:
-    """Say whether one value passes a row rule that has no expectation of its own."""
+def passes(rule: RowRule, value: Any, *others: Any) -> bool:
+    """Say whether one value passes a row rule that has no expectation of its own; `others` complete a composite key."""
     given = rule.arguments
     if rule.kind == "licence":
         return isinstance(value, str) and permitted(value, given["allowed"])
@@ -95,6 +95,8 @@ def passes(rule: RowRule, value: Any) -> bool:
             return of_format(given["format"], value)
         case kind if kind in ARGUMENTS:
             return not one_fails(rule, value)
+        case "foreignKey":
+            return None in others or not given["known"].lacks([(value, *others)])[0]
         case "precision":
             return not _remainder(value, *given["unit"])
     raise CausewayError(f"rule {rule.name}: kind {rule.kind!r} has no expectation")

@@ -15,6 +15,7 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.events import emit_event
 
+from data_contracts.catalog.tables import Tables
 from data_contracts.contract import Contract, load_contract
 from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.ingest import IngestResult
@@ -137,7 +138,11 @@ async def great_expectations(home: str, contract: str, source: str) -> dict[str,
     loaded, opened = await _apart(_source, contract, source)
     workspace = Workspace.open(Path(home))
     secret = workspace.keys.secret(f"dataset-{loaded.slug}")
-    answer, _ = await _apart(ask_oracle, loaded, opened, workspace.tables(loaded), secret)
+
+    def others(dataset: str) -> Tables:
+        return workspace.tables(workspace.contract(dataset))
+
+    answer, _ = await _apart(ask_oracle, loaded, opened, workspace.tables(loaded), secret, others)
     return {**asdict(answer), "differences": list(answer.differences), "verdicts": dict(answer.verdicts)}
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data_contracts.canonical import sha256
 from data_contracts.catalog.leases import hold
 from data_contracts.catalog.lineage import Node
-from data_contracts.catalog.tables import PartitionVersion, ingest_id
+from data_contracts.catalog.tables import PartitionVersion, Tables, ingest_id
 from data_contracts.catalog.terms_chain import put_terms
 from data_contracts.contract import Contract
 from data_contracts.curation import curate, curation_id, curation_rows
@@ -156,7 +156,13 @@ def ingest_one(
         lineage.job("ingest", [Node(name, {"files": len(files), "bytes": partition.size}), *files]) as job,
     ):
         now = dt.datetime.now(dt.UTC)
-        result = ingest_partition(contract, source, partition, tables, secret, now, publication=published)
+
+        def others(dataset: str) -> Tables:
+            return workspace.tables(workspace.contract(dataset))
+
+        result = ingest_partition(
+            contract, source, partition, tables, secret, now, publication=published, others=others
+        )
         v = result.version
         facts = {
             "verdict": v.verdict,

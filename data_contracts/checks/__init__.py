@@ -31,6 +31,7 @@ _TEXT = (
     "personalData", "secrets",
 )  # fmt: skip
 KERNELS: dict[str, Kernel] = {
+    "foreignKey": _later("keys", "foreign_key_fails"),
     "format": _later("formats", "format_fails"),
     "expectation": _later("expected", "expectation_fails"),
     "precision": _later("formats", "precision_fails"),

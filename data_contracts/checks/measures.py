@@ -38,7 +38,7 @@ class Measure(Protocol):
 
 
 def measure_of(rule: BatchRule, contract: Contract, context: RuleContext) -> Measure:
-    """Return what measures a rule.
+    """Return what measures a rule; what few contracts ask for is imported when one does.
 
     Raises:
         ContractError: the rule is of no known kind.
@@ -58,6 +58,18 @@ def measure_of(rule: BatchRule, contract: Contract, context: RuleContext) -> Mea
             from data_contracts.checks import aggregates
 
             return aggregates.Mostly(rule) if rule.kind == "mostly" else aggregates.aggregate_of(rule, contract)
+        case "foreignKey":
+            from data_contracts.checks import keys
+
+            return keys.Dangling(rule)
+        case "sql":
+            from data_contracts.checks import sql
+
+            return sql.Query(rule)
+        case "psi" | "newCategories" | "nullShareChange" | "rowCountChange":
+            from data_contracts.checks import drift
+
+            return drift.Drift(rule, context)
         case other:
             raise ContractError(f"rule {rule.name}: {other!r} is no kind of batch rule")
 

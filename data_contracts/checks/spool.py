@@ -67,7 +67,7 @@ class Spool:
         if isinstance(found, pa.Table):
             counts = found.group_by(self.columns).aggregate([([], "count_all")]).column("count_all")
             return len(counts), pc.sum(counts.filter(pc.greater(counts, 1))).as_py() or 0
-        with connection(Path(tempfile.gettempdir())) as duck:
+        with tempfile.TemporaryDirectory(prefix="causeway-") as folder, connection(Path(folder)) as duck:
             duck.register("spool", found)
             names = ", ".join(f'"{name}"' for name in self.columns)  # letters, digits and '_'
             groups = f"SELECT count(*) AS n FROM spool GROUP BY {names}"
@@ -107,10 +107,11 @@ class Spool:
         return self._folder / "rows.parquet"
 
 
-def connection(temporary: Path, memory: str = _DUCKDB_MEMORY) -> Any:
+def connection(temporary: Path | None = None, memory: str = _DUCKDB_MEMORY) -> Any:
     """Return DuckDB in memory: no file, no network, no extension, no variable of the caller's, a limit on its memory.
 
-    It may spill to `temporary`. Register what it may see, then `SET lock_configuration = true`.
+    It may spill to `temporary`, and whatever lies there it may read all the same: give a folder of its own, or None.
+    Register what it may see, then `SET lock_configuration = true`.
     """
     import duckdb
 
@@ -123,7 +124,7 @@ def connection(temporary: Path, memory: str = _DUCKDB_MEMORY) -> Any:
             "allow_community_extensions": "false",
             "python_enable_replacements": "false",
             "memory_limit": memory,
-            "temp_directory": str(temporary),
+            "temp_directory": "" if temporary is None else str(temporary),
             "threads": "2",
         },
     )

@@ -10,7 +10,15 @@ from data_contracts.ruling import texts
 from data_contracts.ruling.comparison import OPERATORS, Comparison, comparison, counted, has_operator, severity_fault
 from data_contracts.ruling.kinds import SEVERITIES, BatchRule, Finding, RowRule
 
-_OBJECT = ("quarantineShare",)
+_OBJECT = ("quarantineShare", "rowCountChange")
+# The units of a metric of drift, the first by default.
+DRIFT = {
+    "psi": ("index",),
+    "newCategories": ("values",),
+    "nullShareChange": ("points",),
+    "rowCountChange": ("percent",),
+}
+_OF_COLUMN = (*texts.ARGUMENTS, *(metric for metric in DRIFT if metric not in _OBJECT))
 _COMMON = ("metric", "unit", "severity", *OPERATORS)
 
 
@@ -20,7 +28,7 @@ def causeway_findings(
     """Translate an entry; operator and unit stand beside `metric`, the severity there or in the entry itself."""
     inner = check.get("implementation")
     path = (*path, "implementation")
-    known = _OBJECT if column is None else tuple(texts.ARGUMENTS)
+    known = _OBJECT if column is None else _OF_COLUMN
     metric = inner.get("metric") if isinstance(inner, dict) else None
     if not isinstance(inner, dict) or metric not in known:
         where = "an object" if column is None else "a column"
@@ -42,8 +50,33 @@ def causeway_findings(
             return
         said = words or f"{metric} {found.operator} {found.value} {found.unit}"
         yield BatchRule(metric, metric, found.arguments([]), said, found.severity)
-    elif column is not None and metric in texts.ARGUMENTS:
+    elif metric in DRIFT:
+        yield from _drift_findings(metric, whole, own, None if column is None else str(column["name"]), words, path)
+    elif column is not None:
         yield from _text_findings(metric, whole, own, str(column["name"]), types, words, path)
+
+
+def _drift_findings(
+    metric: str, whole: Mapping[str, Any], own: Mapping[str, Any], name: str | None, words: str | None, path: FieldPath
+) -> Iterator[Finding]:
+    """Drift is told and does not refuse, unless the contract says that it is an error."""
+    allowed = ("bins",) if metric == "psi" else ()
+    faults = [
+        Fault((*path, key), f"metric {metric} has no such argument; it has {', '.join(allowed) or 'none'}")
+        for key in own
+        if key not in allowed
+    ]
+    bins = own.get("bins", 10)
+    if isinstance(bins, bool) or not isinstance(bins, int) or not 2 <= bins <= 100:
+        faults.append(Fault((*path, "bins"), f"{bins!r} is not allowed; give a whole number from 2 to 100"))
+    found = comparison({"severity": "warning", **whole}, metric, path, DRIFT[metric])
+    if isinstance(found, list) or faults:
+        yield from [*faults, *(found if isinstance(found, list) else [])]
+        return
+    label = metric if name is None else f"{name}.{metric}"
+    said = words or f"{label} against the partition before {found.operator} {found.value} {found.unit}"
+    columns = [] if name is None else [name]
+    yield BatchRule(label, metric, found.arguments(columns, **own), said, found.severity, "python")
 
 
 def _text_findings(

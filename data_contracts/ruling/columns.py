@@ -25,6 +25,7 @@ _OPTIONS: dict[str, tuple[str, ...]] = {
     "timestamp": (*_BOUNDS, "format", "timezone", "defaultTimezone"),
     "boolean": (),
 }
+TYPED = frozenset(_OPTIONS)
 _INTEGER_FORMATS = {f"{sign}{bits}" for sign in "iu" for bits in (8, 16, 32, 64)} - {"u64"}
 _UTC = ("UTC", "Etc/UTC", "Z")
 
@@ -32,8 +33,6 @@ _UTC = ("UTC", "Etc/UTC", "Z")
 def column_findings(column: Mapping[str, Any], path: FieldPath) -> Iterator[Finding]:
     """Yield the rules and faults of one ODCS property, but for its quality entries and relationships."""
     name, logical = column["name"], column.get("logicalType", "string")
-    if logical not in _OPTIONS:
-        return  # the contract's own check names the unsupported type
     if column.get("required") or column.get("primaryKey"):
         yield RowRule(f"{name}.required", name, "required", {}, f"{name} is given")
     options = column.get("logicalTypeOptions", {})

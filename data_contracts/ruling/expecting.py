@@ -159,12 +159,12 @@ def expectation_findings(
     if faults:
         yield from faults
         return
-    columns = _columns(known, kwargs)
+    columns = [name for name in _columns(known, kwargs) if name in types]
     mostly = float(kwargs.pop("mostly", 1.0))
     if known.about in _IGNORE:
         kwargs.setdefault("ignore_row_if", _IGNORE[known.about][0])
     words = check.get("description") or given.get("description") or _words(name, kwargs, mostly)
-    label = f"{columns[0]}.{name}" if known.about == "column" else name
+    label = f"{kwargs['column']}.{name}" if known.about == "column" else name
     weight = SEVERITIES[severity.get("severity", "error")]
     inner: dict[str, Any] = {
         "expectation": name,

@@ -11,6 +11,7 @@ from data_contracts.ruling.columns import pattern_rule, values_rule
 from data_contracts.ruling.comparison import comparison, counted
 from data_contracts.ruling.expecting import expectation_findings
 from data_contracts.ruling.kinds import BatchRule, Finding, RowRule
+from data_contracts.ruling.sqls import sql_findings
 
 _OBJECT_METRICS = ("rowCount", "duplicateValues")
 _COLUMN_METRICS = ("nullValues", "missingValues", "invalidValues", "duplicateValues")
@@ -43,6 +44,8 @@ def quality_findings(
         return  # written for people
     if kind == "library":
         yield from _library_findings(check, column, types, path)
+    elif kind == "sql":
+        yield from sql_findings(check, column, types, path, table)
     elif kind == "custom" and engine == "causeway":
         yield from causeway_findings(check, column, types, path)
     elif kind == "custom" and engine == "greatexpectations":

@@ -257,7 +257,7 @@ def test_a_threshold_a_share_and_uniqueness_judge_the_batch(tmp_path: Path) -> N
         ({"logicalType": "date", "logicalTypeOptions": {"minimum": "yesterday"}}, "is no date"),
         ({"logicalType": "integer", "enum": [{"value": 1.5}]}, "a value is no integer"),
         ({"logicalType": "string", "enum": [{"value": 1}]}, "a value is no string"),
-        ({"quality": [{"type": "sql", "query": "SELECT 1", "mustBe": 0}]}, "quality type sql cannot be run"),
+        ({"quality": [{"type": "sql", "query": "DELETE FROM t", "mustBe": 0}]}, "it is no single SELECT"),
         ({"quality": [{"type": "custom", "engine": "soda", "implementation": "x"}]}, "engine soda cannot be run"),
         ({"quality": [{"metric": "rowCount", "mustBe": 1}]}, "metric rowCount of a column cannot be run"),
         ({"quality": [{"metric": "nullValues", "mustBe": "none"}]}, "is compared with 'none'"),
