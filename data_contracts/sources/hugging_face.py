@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.contract import Contract
-from data_contracts.errors import DataRefused
+from data_contracts.errors import CausewayError, DataRefused, StoreError
 from data_contracts.sources.arrow_files import plain
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.records import SourcePartition, typed_batches
@@ -66,11 +66,12 @@ class HuggingFace(Spooled):
         try:
             for table in self._opened().with_format("arrow").iter(_ROWS):
                 yield table if isinstance(table, pa.Table) else pa.Table.from_batches([table])
-        except DataRefused:
+        except CausewayError:
             raise
         except Exception as error:  # the library and its builders raise errors of many others
             why = f"{type(error).__name__}: {error}".replace("\n", " ")[:400]
-            raise DataRefused(
+            passing = isinstance(error, ConnectionError | TimeoutError)
+            raise (StoreError if passing else DataRefused)(
                 f"hf:{self.place}: split {self.split} cannot be read: {why}; check the name, reader.config and"
                 " reader.split"
             ) from error

@@ -19,7 +19,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import ObjectStore, from_url
 
-from data_contracts.errors import DataRefused
+from data_contracts.errors import DataRefused, StoreError
 from data_contracts.sources.records import SourceFile
 
 _URL = re.compile(r"(s3|s3a|gs|az|azure|adl|abfs|abfss)://")
@@ -56,7 +56,7 @@ class RemoteFolder:
         """Yield the objects whose path below the location fits a glob, sorted.
 
         Raises:
-            DataRefused: the store cannot be reached, or does not permit it.
+            StoreError: the store cannot be reached, or does not permit it.
         """
         from data_contracts.sources.files import fits
 
@@ -85,8 +85,9 @@ class RemoteFolder:
             raise _unreachable(self.location, error) from error
 
 
-def _unreachable(location: str, error: Exception) -> DataRefused:
-    return DataRefused(f"{location}: cannot be reached: {error}; check the URL and the credentials")
+def _unreachable(location: str, error: Exception) -> StoreError:
+    # A store that does not answer may answer soon: this is tried again, a refusal is not.
+    return StoreError(f"{location}: cannot be reached: {error}; check the URL and the credentials")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class _Stored:
         """Write the object's bytes to a file.
 
         Raises:
-            DataRefused: gone, unreadable, or no longer the object that was listed.
+            DataRefused: gone, or no longer the object that was listed.
+            StoreError: the store cannot be reached.
         """
         try:
             found = obstore.get(self.store, self.key)
@@ -193,6 +195,7 @@ class RemoteObject(SourceFile):
 
         Raises:
             DataRefused: it changed, or is gone.
+            StoreError: the store cannot be reached.
         """
         try:
             now = obstore.head(self._stored.store, self._stored.key)

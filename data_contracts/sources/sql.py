@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from data_contracts.contract import Contract
-from data_contracts.errors import ContractError, DataRefused
+from data_contracts.errors import CausewayError, ContractError, DataRefused, StoreError
 from data_contracts.sources.arrow_files import plain
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.records import RawRecord, batches, typed_batches
@@ -54,8 +54,8 @@ class SqlQuery(Spooled):
     def _changed(self) -> object:
         path = _sqlite_file(self.url)
         if path is None:
-            # Nothing says whether a server's rows changed: they are read whenever they are listed.
-            return object()
+            # Nothing says whether a server's rows changed: a source that was opened stays as it was first read.
+            return None
         files = [path, path.with_name(path.name + "-wal")]
         return [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file()]
 
@@ -65,11 +65,13 @@ class SqlQuery(Spooled):
                 yield from self._through_adbc()
             else:
                 yield from self._through_sqlalchemy()
-        except (DataRefused, ContractError):
+        except CausewayError:
             raise
         except Exception as error:  # each database has errors of its own, and drivers raise what they like
             first = str(error).strip().split("\n", 1)[0]
-            raise DataRefused(
+            # A server that does not answer may answer soon; a file is what it is.
+            passing = type(error).__name__ == "OperationalError" and _sqlite_file(self.url) is None
+            raise (StoreError if passing else DataRefused)(
                 f"{self.contract.id}: the query failed: {type(error).__name__}: {first[:300]}; check the source and"
                 " reader.query"
             ) from error
