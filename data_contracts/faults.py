@@ -25,6 +25,17 @@ RESERVED = (
 VENDOR = "causeway"
 OURS = ("trainingTerms", "reader", "sequence")
 SEQUENCES = ("arrival", "publication")
+# What stands where a person has yet to decide, and what is to be decided.
+PLACEHOLDER = "TODO"
+_DECISIONS = {
+    "expression": "give the SPDX expression that the owner states, or NOASSERTION with a legalBasis (docs/terms.md)",
+    "permitted": "say what the owner permits: pre-training, fine-tuning, evaluation, retrieval, commercial, research",
+    "storage": "say where rows may rest: ISO 3166-1 codes, EU, EEA or anywhere",
+    "processing": "say where rows may be computed on: ISO 3166-1 codes, EU, EEA or anywhere",
+    "share": "say which share is never trained on, 0 to below 1",
+    "key": "give any public text; another text draws another held-out set",
+    "text": "name the string column that is trained on",
+}
 
 
 def contract_faults(document: Mapping[str, Any], *, broken: bool = False, require_terms: bool = True) -> list[Fault]:
@@ -81,14 +92,30 @@ def _custom_faults(
             if isinstance(value, dict) and "format" in value and value["format"] not in FORMATS:
                 listed = ", ".join(map(str, FORMATS))
                 faults = [Fault((*path, "format"), f"{value['format']!r} is not allowed; use one of {listed}")]
-            yield from faults
-            if not faults:
+            left = list(_placeholders(value, path))
+            undecided = {fault.path for fault in left}
+            yield from left
+            yield from (fault for fault in faults if fault.path not in undecided)
+            if not faults and not left:
                 yield from (Fault((*path, *inner), sentence) for inner, sentence in meaning_faults(value))
         elif name == "sequence" and value not in SEQUENCES:
             yield Fault(path, f"{value!r} is not allowed; use one of {', '.join(SEQUENCES)}{nearest(value, SEQUENCES)}")
         elif name == "reader":
             for inner, sentence, found, words in reader_faults(value):
                 yield Fault((*path, *inner), sentence + nearest(found, words))
+
+
+def _placeholders(value: Any, path: FieldPath) -> Iterator[Fault]:
+    """Yield what `contracts init` left for a person to decide."""
+    if value == PLACEHOLDER:
+        field = str(next((part for part in reversed(path) if isinstance(part, str)), ""))
+        yield Fault(path, f"{PLACEHOLDER} is a placeholder; {_DECISIONS.get(field, 'replace it')}")
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _placeholders(inner, (*path, name))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _placeholders(inner, (*path, index))
 
 
 def _terms_names(form: int) -> list[str]:

@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 # Module and function, and the line that `causeway --help` shows: written here so that help imports no command.
 COMMANDS = {
     "demo": ("demo:demo", "The whole main job on real data, on this machine."),
-    "contracts check": ("data:contracts_check", "Check contracts; every fault named."),
+    "contracts init": ("contracts:init", "Infer a first contract from data; every guess marked."),
+    "contracts check": ("contracts:check", "Check contracts; every fault named."),
+    "contracts show": ("contracts:show", "A contract's columns, rules and terms."),
+    "contracts changes": ("contracts:changes", "What changed between two versions, and whom it breaks."),
+    "contracts test": ("contracts:test", "Try a contract on a source: every verdict, nothing written."),
     "ingest": ("data:ingest", "Take in a source under a contract: validate, quarantine, publish."),
     "sources add": ("sources:add", "Register where a data set's data is, under which contract, published when."),
     "sources list": ("sources:listed", "The registered sources of a data set."),
@@ -63,7 +67,7 @@ COMMANDS = {
     "completion": ("completion:completion", "Print a completion script for bash, zsh or fish."),
 }
 GROUPS = {
-    "contracts": "Contracts: check.",
+    "contracts": "Contracts: init, check, show, changes, test.",
     "lineage": "Lineage: from a model back to source files, and from a record to its rounds.",
     "secrets": "Secrets: the server's password, credentials of places.",
     "override": "A person's decision on a refused partition: request, list, approve, reject.",

@@ -1,40 +1,12 @@
-"""Commands on data: contracts, ingest, curate, quarantine."""
+"""Commands on data: ingest, curate, quarantine."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
-
-
-def contracts_check(*files: Path, json: Json = False) -> int:
-    """Check contracts against ODCS and our terms; every fault with its line and the fix.
-
-    Examples:
-        causeway contracts check data_contracts/library/software-python-source.yaml
-    """
-    from data_contracts.contract import load_contract
-    from data_contracts.errors import ContractError
-
-    if not files:
-        raise ContractError("no contract was named; for example: causeway contracts check my-contract.yaml")
-    results: list[dict[str, Any]] = []
-    for path in files:
-        try:
-            contract = load_contract(path)
-        except ContractError as error:
-            results.append({"file": str(path), "ok": False, "faults": str(error).splitlines()})
-            if not json:
-                print(error)
-        else:
-            results.append({"file": str(path), "ok": True, "id": contract.id, "version": contract.version})
-            if not json:
-                print(f"{path}: {contract.id} {contract.version}: ok, {len(contract.properties)} properties")
-    if json:
-        print_json(results)
-    return 0 if results and all(r["ok"] for r in results) else 1
 
 
 def ingest(

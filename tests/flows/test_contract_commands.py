@@ -1,0 +1,136 @@
+"""`causeway contracts ...`, called as the shell calls it, without a server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from data_contracts.errors import ContractError, DataRefused
+from flows.cli import app_of
+from tests.data_contracts.making import KEYED, column, make_contract, write_lines
+
+READER = {"format": "jsonl", "partition": {"from": "path", "pattern": r"([^/]+)\.jsonl$"}}
+Say = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str]) -> Say:
+    def call(*words: object) -> tuple[int, str]:
+        given = ["contracts", *map(str, words)]
+        capsys.readouterr()
+        code = app_of(given)(given, result_action="return_value")
+        return int(code), capsys.readouterr().out
+
+    return call
+
+
+def answer(text: str) -> Any:
+    return json.loads(text.strip().splitlines()[-1])
+
+
+def test_check_tells_each_fault_and_exits_1(say: Say, tmp_path: Path) -> None:
+    path = make_contract(tmp_path).path
+    assert say("check", path) == (0, f"{path}: test/notes 1.0.0: ok, 3 properties\n")
+    path.write_text(path.read_text().replace('"string"', '"strng"', 1))
+    code, text = say("check", path)
+    assert code == 1 and f"{path}:1:" in text and "(perhaps string?)" in text
+    code, text = say("check", path, "--json")
+    (found,) = answer(text)
+    assert code == 1 and not found["ok"] and found["id"] == "test/notes" and len(found["faults"]) == 1
+    with pytest.raises(ContractError, match="no contract was named"):
+        say("check")
+
+
+def test_check_of_the_standard_alone_notes_what_stops_ingest(say: Say, tmp_path: Path) -> None:
+    path = tmp_path / "orders.yaml"
+    table = {
+        "name": "orders",
+        "properties": [{"name": "lines", "logicalType": "array", "items": {"logicalType": "string"}}],
+    }
+    document = {"version": "1", "apiVersion": "v3.1.0", "kind": "DataContract", "id": "o", "status": "active"}
+    path.write_text(json.dumps(document | {"schema": [table, {"name": "customers"}]}))
+    assert say("check", path)[0] == 1
+    code, text = say("check", path, "--odcs-only")
+    assert code == 0 and "ok, 1 properties" in text
+    assert "note: " in text and "2 objects; a contract of a training set describes exactly one" in text
+    assert say("show", path)[0] == 0
+    assert say("changes", path, path)[0] == 0
+
+
+def test_init_writes_a_marked_contract_and_tries_it(say: Say, tmp_path: Path) -> None:
+    data = write_lines(tmp_path / "notes.jsonl", [{"id": n, "words": f"text of {n}"} for n in range(30)])
+    out = tmp_path / "notes.yaml"
+    code, text = say("init", data, "--out", out, "--id", "industry/notes")
+    assert code == 0 and "30 records, 0 would go to quarantine" in text and "causeway contracts check" in text
+    assert "id: industry/notes" in out.read_text() and "# guessed: " in out.read_text()
+    assert say("check", out)[0] == 1
+    with pytest.raises(DataRefused, match="is there already"):
+        say("init", data, "--out", out)
+    code, text = say("init", data, "--json")
+    found = answer(text)
+    assert found["rows"] == found["tried"]["rows_in"] == 30 and found["whole"] and len(found["open"]) == 6
+
+
+def test_init_fetches_an_address(say: Say, tmp_path: Path) -> None:
+    write_lines(tmp_path / "served" / "notes.jsonl", [{"id": n, "words": "text"} for n in range(5)])
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(tmp_path / "served"))
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        assert answer(say("init", f"{address}/notes.jsonl", "--json")[1])["rows"] == 5
+        with pytest.raises(DataRefused, match="cannot be fetched: HTTP Error 404"):
+            say("init", f"{address}/nothing.jsonl")
+        server.shutdown()
+
+
+def test_show_gives_columns_rules_and_terms(say: Say, tmp_path: Path) -> None:
+    path = make_contract(tmp_path).path
+    code, text = say("show", path)
+    assert code == 0 and "content.minLength" in text and "purposes.permitted" in text and "primaryKey" in text
+    found = answer(say("show", path, "--json")[1])
+    assert ["licence.expression", "CC0-1.0"] in found["terms"]
+    assert [c["name"] for c in found["columns"]] == ["key", "day", "content"] and not found["stops"]
+
+
+def test_changes_exits_by_what_breaks(say: Say, tmp_path: Path) -> None:
+    old = make_contract(tmp_path / "old").path
+    same = make_contract(tmp_path / "same").path
+    more = make_contract(tmp_path / "more", [*KEYED, column("more")], version="1.1.0").path
+    less = make_contract(
+        tmp_path / "less", KEYED, version="2.0.0", terms={"purposes": {"permitted": ["evaluation"]}}
+    ).path
+    assert say("changes", old, same) == (0, f"{same}: says the same as {old}\n")
+    code, text = say("changes", old, more, "--json")
+    found = answer(text)
+    assert code == 0 and found["breaking"] == 0 and found["versionAskedFor"] == found["version"] == "1.1.0"
+    assert say("changes", old, more, "--fail-on", "any")[0] == 1
+    code, text = say("changes", old, less)
+    assert code == 1 and "no longer permitted" in text and "terms" in text
+    assert say("changes", old, less, "--fail-on", "never")[0] == 0
+
+
+def test_test_tells_every_verdict_and_exits_1_when_a_record_fails(say: Say, tmp_path: Path) -> None:
+    path = make_contract(tmp_path, reader=READER).path
+    data = tmp_path / "data"
+    write_lines(data / "monday.jsonl", [{"key": "a", "content": "apple"}, {"key": "b", "content": "x"}])
+    write_lines(data / "tuesday.jsonl", [{"key": "c", "content": "carrot"}])
+    code, text = say("test", path, data)
+    assert code == 1 and "monday.jsonl:2 'x'" in text and "3 records, 1 would go to quarantine" in text
+    assert say("test", path, data, "--allow-quarantine")[0] == 0
+    assert say("test", path, data, "--partition", "tuesday")[0] == 0
+    found = answer(say("test", path, data, "--json")[1])
+    assert not found["passed"] and found["quarantined"] == 1 and found["refused"] == 0
+    assert {v["rule"]: v["failing"] for v in found["rows"]}["content.minLength"] == 1
