@@ -72,7 +72,8 @@ def take_in(stem: str, folder: str) -> Taken:
     good: list[pa.Table] = [accepted_schema(contract).empty_table()]
     bad: list[pa.Table] = [QUARANTINE_SCHEMA.empty_table()]
     results: list[tuple[str, BatchResult]] = []
-    refused, files = [], []
+    refused: list[str] = []
+    files: list[SourceFile] = []
     partitions = source.partitions()
     rows_in = rows_accepted = 0
     for partition in partitions:

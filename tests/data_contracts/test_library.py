@@ -6,6 +6,8 @@ import datetime
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,12 @@ def test_court_opinions_are_admitted_on_a_recorded_legal_basis_alone(tmp_path: P
     (tmp_path / path.name).write_text(without, "utf-8")
     terms = load_contract(tmp_path / path.name).terms
     assert not decide(terms, COMMERCIAL, SWEDEN, TODAY, action="process").allowed
+
+
+def test_the_page_of_the_library_is_that_of_its_contracts() -> None:
+    generator = LIBRARY.parents[1] / "docs" / "generate_library.py"
+    done = subprocess.run([sys.executable, str(generator), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr or "docs/library.md is stale: run python docs/generate_library.py"
 
 
 @NOT_HERE
