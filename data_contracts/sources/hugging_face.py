@@ -79,8 +79,10 @@ class HuggingFace(Spooled):
     def _opened(self) -> Any:
         import datasets
 
-        # Progress bars of a library are no output of ours.
+        # Progress bars of a library are no output of ours; and where torch is installed it would import it (10 s) to
+        # make every stream one of torch's.
         datasets.disable_progress_bars()
+        datasets.config.TORCH_AVAILABLE = False
         root, reader = Path(self.place), self.contract.reader
         builder = reader.get("builder")
         if (root / "dataset_info.json").is_file() or (root / "dataset_dict.json").is_file():
