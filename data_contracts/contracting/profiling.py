@@ -66,7 +66,7 @@ def profile(name: str, values: Sequence[Any]) -> Profile:
     texts = [value for value in known if isinstance(value, str)] if logical == "string" else []
     if texts:
         # Few values, each often, are a vocabulary; one value only says too little.
-        vocabulary = sorted(counts.keys() - set(nulls))
+        vocabulary = sorted(set(texts))
         if len(texts) >= _FEW_ROWS and 1 < len(vocabulary) <= _MOST_VALUES and len(texts) >= 10 * len(vocabulary):
             enum = tuple(vocabulary)
             reasons["enum"] = f"{len(enum)} values in {len(texts):,} rows"
