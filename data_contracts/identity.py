@@ -20,7 +20,7 @@ from data_contracts.canonical import canonical_json, json_value
 from data_contracts.contract import Contract
 from data_contracts.keyset import KeySet
 
-__all__ = ["KeyedHash", "RecordIds", "Split", "json_value", "normalise_text", "splits"]
+__all__ = ["KeyedHash", "RecordIds", "Split", "json_value", "key_hashes", "normalise_text", "splits"]
 
 Split = Literal["train", "held-out"]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -100,6 +100,35 @@ class RecordIds:
             self._often[content] = int(occurrences[row]) + 1
         names = hex_texts(contents, np.ones(len(contents), dtype=np.bool_))
         return json_rows([names, pa.array(occurrences)], "]")
+
+
+def key_hashes(contract: Contract, batch: pa.RecordBatch) -> tuple[Bytes, Mask]:
+    """Return 16 bytes of each row's primary key (uint8 [rows, 16]), and which rows have one: equal where keys are.
+
+    They tell keys apart and name nobody's record: they are not keyed, and must not be stored.
+    """
+    columns = [batch.column(name) for name in contract.primary_key]
+    known = np.ones(batch.num_rows, dtype=np.bool_)
+    for column in columns:
+        if column.null_count:
+            known &= pc.is_valid(column).to_numpy(zero_copy_only=False)
+    hashes = np.zeros((batch.num_rows, 16), dtype=np.uint8)
+    if len(columns) == 1 and pa.types.is_integer(columns[0].type):
+        mixed = _mixed(columns[0].filter(pa.array(known)).cast(pa.int64()).to_numpy().view(np.uint64))
+        hashes[known] = np.stack([mixed, _mixed(mixed)], axis=1).view(np.uint8)
+    else:
+        sha256, rows = hashlib.sha256, batch.select(contract.primary_key).filter(pa.array(known))
+        found = b"".join([sha256(key).digest() for key in byte_strings(json_rows([*rows.columns], ""))])
+        hashes[known] = np.frombuffer(found, dtype=np.uint8).reshape(-1, 32)[:, :16]
+    return hashes, known
+
+
+def _mixed(numbers: np.ndarray[Any, np.dtype[np.uint64]]) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    """Spread integers over 64 bits, no two to one. Source: SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    mixed = numbers + np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def splits(contract: Contract, batch: pa.RecordBatch) -> pa.Array:

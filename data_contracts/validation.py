@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts.ahead import read_ahead
-from data_contracts.arrowtext import hex_texts
+from data_contracts.arrowtext import Bytes, hex_texts
 from data_contracts.batchchecks import BatchCheck, BatchResult
 from data_contracts.catalog.tables import QUARANTINE_SCHEMA
 from data_contracts.contract import Contract
-from data_contracts.identity import RecordIds, splits
+from data_contracts.identity import Mask, RecordIds, key_hashes, splits
 from data_contracts.keyset import KeySet
 from data_contracts.rules import batch_rules
 from data_contracts.ruling.context import NOTHING, RuleContext
@@ -66,7 +66,7 @@ def validate(
     contract: Contract,
     batches: Iterable[pa.RecordBatch],
     partition: str,
-    secret: bytes,
+    secret: bytes | None,
     on_accepted: Callable[[pa.Table], None],
     on_quarantined: Callable[[pa.Table], None],
     *,
@@ -78,10 +78,11 @@ def validate(
 
     A refused row carries every rule that it fails. Of rows with one primary key the first counts and the later ones
     fail `primaryKey.duplicate`. The verdict is 'refused' when a batch rule of severity error fails, else 'empty' when
-    there was no row. `context` has what rules ask beyond the rows. `bytes_in` is UTF-8 bytes of the text column and
-    bytes of undecodable records.
+    there was no row. Without a `secret` rows are only judged: they get no record_id and no split. `context` has what
+    rules ask beyond the rows. `bytes_in` is UTF-8 bytes of the text column and bytes of undecodable records.
     """
-    splitter, ids = RowSplitter(contract, context), RecordIds(secret, contract, partition)
+    splitter = RowSplitter(contract, context)
+    ids = RecordIds(secret, contract, partition) if secret is not None else None
     keys = KeySet() if contract.primary_key else None
     counters = [BatchCheck(rule, contract, context) for rule in batch_rules(contract, context)]
     constants = {"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id}
@@ -90,10 +91,11 @@ def validate(
     rows_in = rows_accepted = bytes_in = 0
     for batch in batches if isinstance(batches, Sequence) else read_ahead(batches):
         failures = splitter.failures(batch)
-        named, known = ids.of(batch)
+        named, known = _no_ids(batch) if ids is None else ids.of(batch)
         if keys is not None:
+            hashes, keyed = key_hashes(contract, batch) if ids is None else (named, known)
             repeated = np.zeros(batch.num_rows, dtype=np.bool_)
-            repeated[known] = keys.add(named[known])
+            repeated[keyed] = keys.add(hashes[keyed])
             if repeated.any():
                 failures[DUPLICATE_KEY] = pa.array(repeated)
         refused = any_of(failures)
@@ -113,7 +115,7 @@ def validate(
         good = whole if refused is None else whole.filter(pc.invert(refused))
         rows_accepted += good.num_rows
         if good.num_rows:
-            sides = splits(contract, good)
+            sides = pa.nulls(good.num_rows, pa.string()) if ids is None else splits(contract, good)
             rows = pa.table(
                 {name: sides if name == "split" else good.column(name) for name in schema.names}, schema=schema
             )
@@ -146,6 +148,10 @@ def judge(
         for counter in counters:
             counter.add(pa.Table.from_batches([batch]))
     return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
+
+
+def _no_ids(batch: pa.RecordBatch) -> tuple[Bytes, Mask]:
+    return np.zeros((batch.num_rows, 16), dtype=np.uint8), np.zeros(batch.num_rows, dtype=np.bool_)
 
 
 def _text_bytes(contract: Contract, batch: pa.RecordBatch) -> pa.Array:

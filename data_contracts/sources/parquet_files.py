@@ -13,7 +13,9 @@ from data_contracts.errors import DataRefused
 from data_contracts.sources.files import FileLayout, columns_in
 from data_contracts.sources.records import SourceFile, SourcePartition, typed_batches
 
-_BATCH_ROWS, _BATCH_BYTES = 65536, 64 << 20
+_BATCH_ROWS, _BATCH_BYTES = 32768, 32 << 20
+# Without it Arrow holds a whole row group, which may be the whole file.
+_READ_BYTES = 1 << 20
 
 
 class ParquetFiles:
@@ -44,10 +46,12 @@ class ParquetFiles:
         file.check_unchanged()
         number = 0
         try:
-            with pq.ParquetFile(file.path) as parquet:
+            with pq.ParquetFile(file.path, buffer_size=_READ_BYTES, pre_buffer=False) as parquet:
                 present = columns_in(self.contract, parquet.schema_arrow.names)
                 wanted = [*dict.fromkeys(present.values())]
-                for batch in parquet.iter_batches(_rows_at_once(parquet.metadata), columns=wanted):
+                # One thread: validation reads ahead in a thread of its own, and more of them hold more memory.
+                size = _rows_at_once(parquet.metadata)
+                for batch in parquet.iter_batches(size, columns=wanted, use_threads=False):
                     rows = batch.num_rows
                     columns = {name: pa.repeat(value, rows) for name, value in constants.items()}
                     columns |= {name: batch.column(physical) for name, physical in present.items()}
@@ -60,7 +64,7 @@ class ParquetFiles:
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """Return how many rows of the file's widest row group are about 64 MB of memory."""
+    """Return how many rows of the file's widest row group are about 32 MB of memory."""
     groups = [metadata.row_group(index) for index in range(metadata.num_row_groups)]
     width = max((group.total_byte_size / max(group.num_rows, 1) for group in groups), default=1.0)
     return max(1, min(_BATCH_ROWS, int(_BATCH_BYTES / max(width, 1.0))))

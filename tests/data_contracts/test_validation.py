@@ -247,6 +247,9 @@ def test_every_row_breaks_the_rules_that_its_values_break_one_by_one(
     whole = batch(wide, rows)
     pieces = [whole.slice(0, cut), whole.slice(cut)] if cut < len(rows) else [whole]
     report, good, bad = run(wide, *pieces)
+    judged: list[pa.Table] = []
+    assert validate(wide, pieces, "p", None, lambda _: None, judged.append) == report  # without ids the same verdicts
+    assert [name for table in judged for name in table["reasons"].to_pylist()] == [row["reasons"] for row in bad]
     expected = reasons_one_by_one(wide, whole.to_pylist())
     found = {row["source_line"]: row["reasons"] for row in bad} | {row["source_line"]: [] for row in good}
     assert [found[line] for line in range(1, len(rows) + 1)] == expected
@@ -256,6 +259,15 @@ def test_every_row_breaks_the_rules_that_its_values_break_one_by_one(
         values = {prop.name: json_value(whole[prop.name][row["source_line"] - 1].as_py()) for prop in wide.properties}
         raw = whole["_raw"][row["source_line"] - 1].as_py()
         assert row["raw"] == (raw.hex() if raw is not None else canonical_json(values).decode())
+
+
+@pytest.mark.parametrize("logical", ["string", "integer", "date"])
+def test_repeated_keys_are_found_without_a_secret(tmp_path: Path, logical: str) -> None:
+    contract = make_contract(tmp_path, (column("key", logical, primaryKey=True, primaryKeyPosition=1), *KEYED[1:]))
+    spelt = {"string": ["a", "b"], "integer": [-1, 2**62], "date": ["2024-01-01", "2024-01-02"]}[logical]
+    rows = [{"key": spelt[number], "content": "text"} for number in (0, 1, 0)]
+    report = validate(contract, [batch(contract, rows)], "p", None, lambda _: None, lambda _: None)
+    assert report.reasons == {"primaryKey.duplicate": 1}
 
 
 def test_a_stream_is_read_ahead_in_order_and_its_error_comes_after_what_was_before_it(keyed: Contract) -> None:
