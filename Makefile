@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 3
+SEED ?= 1
 
 .PHONY: demo test lint bench ui soak setup
 
@@ -38,4 +39,5 @@ ui: setup
 # processes are killed, again and again; adds a line a time to docs/soak.md.
 soak: setup
 	$(BIN)/python -m tests.data_contracts.fuzzing --seconds 300
+	$(BIN)/python -m data_contracts.oracle --cases 10000 --seed $(SEED)
 	$(BIN)/python -m tests.acceptance.killing --times 50 --record docs/soak.md $(ARGS)

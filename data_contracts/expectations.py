@@ -21,7 +21,7 @@ from data_contracts.checks import gx
 from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.rowchecks import bound_scalar, constants
-from data_contracts.rules import BatchRule, RowRule, batch_rules, row_rules
+from data_contracts.rules import BatchRule, RowRule, batch_rules, failing, row_rules
 from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources.records import source_schema
 from data_contracts.validation import DUPLICATE_KEY, Report
@@ -41,7 +41,7 @@ def suite(contract: Contract) -> Any:
     """
     library = gx.library()
     expectations = [
-        *(row_expectation(rule) for rule in row_rules(contract)),
+        *(row_expectation(rule, computed=_trips_over_null(rule)) for rule in row_rules(contract)),
         *_key_expectations(library.expectations, contract),
         *(_batch_expectation(library.expectations, rule) for rule in batch_rules(contract)),
     ]
@@ -200,8 +200,8 @@ def _run(
         yield rule, result.result
 
 
-def row_expectation(rule: RowRule) -> Any:
-    """Return the expectation of a row rule; one that GX has none for asks that the column of its name be True."""
+def row_expectation(rule: RowRule, *, computed: bool = False) -> Any:
+    """Return the expectation of a row rule; without one in GX, or `computed`: that the column of its name be True."""
     library = gx.library().expectations
     given, column = rule.arguments, rule.column
     common = {"meta": {"rule": rule.name, "scope": _ROWS}, "description": rule.description}
@@ -222,10 +222,16 @@ def row_expectation(rule: RowRule) -> Any:
         case "enum" | "validValues" if given["logicalType"] in ("string", "integer"):
             values = constants(given["values"], given["logicalType"]).to_pylist()
             return library.ExpectColumnValuesToBeInSet(column=column, value_set=values, **common)
-        case "expectation":
+        case "expectation" if not computed:
             return native(given, **common)
         case _:
             return library.ExpectColumnValuesToBeInSet(column=rule.name, value_set=[True], **common)
+
+
+def _trips_over_null(rule: RowRule) -> bool:
+    """Whether GX cannot run it where an integer is NULL ("boolean value of NA is ambiguous")."""
+    types = rule.arguments.get("types", {}) if rule.kind == "expectation" else {}
+    return len(types) > 1 and "integer" in types.values()
 
 
 def _is_exact(given: Mapping[str, Any]) -> bool:
@@ -281,7 +287,10 @@ def frame_for(contract: Contract, table: pa.Table, context: RuleContext = NOTHIN
     """The records in pandas, and a column of verdicts for each row rule that GX has no expectation for."""
     frame = gx.frame_of(table.drop_columns(["_raw"]))
     for rule in row_rules(contract, context):
-        if getattr(row_expectation(rule), "column", None) == rule.name:
+        if _trips_over_null(rule):
+            masks = [failing(rule, batch) for batch in table.to_batches()]
+            frame[rule.name] = [not fails for mask in masks for fails in mask.to_pylist()]
+        elif getattr(row_expectation(rule), "column", None) == rule.name:
             names = rule.arguments["columns"] if rule.kind == "foreignKey" else [rule.column]
             values = zip(*(table.column(name).to_pylist() for name in names), strict=True)
             frame[rule.name] = [passes(rule, *row) for row in values]

@@ -12,6 +12,18 @@ Engine = Literal["arrow", "python", "duckdb", "great-expectations"]
 Severity = Literal["error", "warning"]
 SEVERITIES: dict[str, Severity] = {"error": "error", "critical": "error", "warning": "warning", "info": "warning"}
 
+# Every kind of rule; docs/rules.md says of each what it comes from, where it runs and what it makes of NULL.
+ROW_KINDS = (
+    "decodes", "required", "type", "minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum",
+    "exclusiveMaximum", "multipleOf", "enum", "validValues", "licence", "format", "precision", "foreignKey",
+    "expectation", "mojibake", "controlCharacters", "lengthInCharacters", "lengthInTokens", "language", "repetition",
+    "nonTextShare", "personalData", "secrets",
+)  # fmt: skip
+BATCH_KINDS = (
+    "rowCount", "quarantineShare", "duplicateValues", "uniqueness", "nullValues", "missingValues", "failingRows",
+    "foreignKey", "sql", "mostly", "expectation", "psi", "newCategories", "nullShareChange", "rowCountChange",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class RowRule:
@@ -33,11 +45,10 @@ class RowRule:
 class BatchRule:
     """One rule about a partition as a whole.
 
-    `kind` is rowCount, duplicateValues, uniqueness, nullValues, missingValues, failingRows (rows that fail one of the
-    row rules in the argument `rules`), foreignKey, sql, expectation, a metric of drift, or sample, counted over the
-    accepted rows; or quarantineShare: quarantined rows of all rows. `arguments` hold `columns` (all that it asks for),
-    `operator` (of ODCS), `value`, `unit` (rows or percent), and the kind's own. A failed warning does not refuse the
-    partition.
+    `kind` is one of `BATCH_KINDS`: failingRows counts rows that fail one of the row rules in the argument `rules`,
+    quarantineShare takes quarantined rows of all rows, every other is measured over the accepted rows. `arguments` hold
+    `columns` (all that it asks for), `operator` (of ODCS), `value`, `unit`, and the kind's own. A failed warning does
+    not refuse the partition.
     """
 
     name: str

@@ -45,6 +45,16 @@ QUALITY = (
         "implementation": {"metric": "quarantineShare", "mustBeLessOrEqualTo": 50},
     },
 )
+GX_ENTRIES = tuple(
+    {"type": "custom", "engine": "greatExpectations", "implementation": {"type": name, "kwargs": kwargs}}
+    for name, kwargs in (
+        ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "size", "column_B": "count"}),
+        ("expect_column_values_to_be_in_set", {"column": "kind", "value_set": ["x"]}),
+        ("expect_column_values_to_be_json_parseable", {"column": "content"}),
+        ("expect_column_mean_to_be_between", {"column": "count", "max_value": 1}),
+        ("expect_column_values_to_match_regex", {"column": "name", "regex": "^n", "mostly": 0.9}),
+    )
+)
 GOOD: dict[str, Any] = {"key": "k", "day": "d", "content": "text", "licence": "MIT"}
 
 
@@ -150,3 +160,14 @@ PATTERNS = [
 @given(st.sampled_from(PATTERNS), st.text(st.sampled_from("abÉé1$ \n\v\t\r_"), max_size=6))
 def test_patterns_mean_in_python_what_they_mean_in_re2(pattern: str, text: str) -> None:
     assert matches(pattern, text) == pc.match_substring_regex(pa.array([text]), pattern)[0].as_py()
+
+
+def test_expectations_in_the_contract_are_counted_alike(tmp_path: Path) -> None:
+    contract = make_contract(tmp_path, EVERY_RULE, quality=GX_ENTRIES)
+    edges: list[dict[str, Any]] = [{"size": 2, "count": 2}, {"size": 2}, {"kind": "y"}, {"content": "1"}, {"name": "o"}]
+    rows = [{**GOOD, "key": f"k{number}", "content": "12", **edge} for number, edge in enumerate(edges)]
+    report, verdicts = both(contract, rows)
+    assert agreement(report, verdicts) == []
+    assert verdicts["expect_column_pair_values_a_to_be_greater_than_b"] == 2
+    assert verdicts["name.expect_column_values_to_match_regex"] == 1
+    assert verdicts["count.expect_column_mean_to_be_between"] == 1  # no value is left, so there is no mean
