@@ -47,6 +47,7 @@ Start a contract of your own from the nearest:
 ```
 causeway contracts check data_contracts/library/healthcare-pubmedqa.yaml
 causeway ingest data_contracts/library/healthcare-pubmedqa.yaml FOLDER
+causeway policy explain --all --purpose "commercial pre-training"
 ```
 
 The data is not shipped. The line at the head of each contract says where it comes from.
