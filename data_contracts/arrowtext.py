@@ -69,6 +69,8 @@ def json_objects(columns: Mapping[str, pa.Array]) -> pa.Array:
 def hex_texts(keys: Bytes, known: np.ndarray[Any, np.dtype[np.bool_]]) -> pa.Array:
     """Return keys (uint8 [rows, width]) in lower-case hexadecimal digits, NULL where they are not known."""
     rows, width = keys.shape
+    if not known.any():
+        return pa.nulls(rows, pa.string())
     digits = _HEX[keys].view(np.uint8)
     offsets = np.arange(0, (rows + 1) * width * 2, width * 2, dtype=np.int32)
     whole = pa.Array.from_buffers(pa.string(), rows, [None, pa.py_buffer(offsets), pa.py_buffer(digits)])

@@ -44,10 +44,13 @@ class KeySet:
         pairs = np.ascontiguousarray(keys).view(np.uint64)
         order = np.argsort(pairs[:, 0], kind="stable")
         found = pairs[order]
-        if (found[1:, 0] == found[:-1, 0]).any():
-            order = np.lexsort((pairs[:, 1], pairs[:, 0]))  # stable: of equal keys the first stays first
-            found = pairs[order]
-            repeated[order[1:]] = (found[1:] == found[:-1]).all(axis=1)
+        same = found[1:, 0] == found[:-1, 0]
+        if same.any():
+            if (found[1:, 1] != found[:-1, 1])[same].any():  # keys that share a half only: order by both
+                order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+                found = pairs[order]
+                same = (found[1:] == found[:-1]).all(axis=1)
+            repeated[order[1:]] = same  # the order is stable: of equal keys the first stays first
         spots = _spots(pairs)
         if self._flags is None:
             self._flags = np.zeros(int(_FLAGS) + 1, dtype=np.bool_)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -85,7 +85,7 @@ def validate(
     ids = RecordIds(secret, contract, partition) if secret is not None else None
     keys = KeySet() if contract.primary_key else None
     counters = [BatchCheck(rule, contract, context) for rule in batch_rules(contract, context)]
-    constants = {"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id}
+    constants = _Constants({"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id})
     schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
     rows_in = rows_accepted = bytes_in = 0
@@ -104,33 +104,32 @@ def validate(
         rows_in += batch.num_rows
         bytes_in += (pc.sum(sizes).as_py() or 0) + (pc.sum(pc.binary_length(batch.column(RAW))).as_py() or 0)
 
-        columns = {
-            "record_id": hex_texts(named, known),
-            "text_bytes": sizes,
-            **{name: pa.repeat(pa.scalar(value, pa.string()), batch.num_rows) for name, value in constants.items()},
-            "source_file": batch.column(SOURCE_FILE),
-            "source_line": batch.column(SOURCE_LINE),
-        }
-        whole = pa.RecordBatch.from_pydict({**dict(zip(batch.schema.names, batch.columns, strict=True)), **columns})
+        whole = pa.RecordBatch.from_pydict(
+            {
+                **_columns(batch),
+                "record_id": hex_texts(named, known),
+                "text_bytes": sizes,
+                "source_file": batch.column(SOURCE_FILE),
+                "source_line": batch.column(SOURCE_LINE),
+            }
+        )
         good = whole if refused is None else whole.filter(pc.invert(refused))
         rows_accepted += good.num_rows
         if good.num_rows:
             sides = pa.nulls(good.num_rows, pa.string()) if ids is None else splits(contract, good)
-            rows = pa.table(
-                {name: sides if name == "split" else good.column(name) for name in schema.names}, schema=schema
-            )
+            columns = {**_columns(good), **constants.of(good.num_rows), "split": sides}
+            rows = pa.table({name: columns[name] for name in schema.names}, schema=schema)
             for counter in counters:
                 counter.add(rows)
             on_accepted(rows)
         if refused is not None:
             bad = pa.array(np.flatnonzero(refused.to_numpy(zero_copy_only=False)))
             rest = whole.take(bad)
-            table = splitter.quarantined(rest, {name: mask.take(bad) for name, mask in failures.items()}, _REPEATS)
-            kept = {
-                **dict(zip(rest.schema.names, rest.columns, strict=True)),
-                **dict(zip(table.column_names, table.columns, strict=True)),
-            }
-            on_quarantined(pa.table({name: kept[name] for name in QUARANTINE_SCHEMA.names}, schema=QUARANTINE_SCHEMA))
+            why = splitter.quarantined(rest, {name: mask.take(bad) for name, mask in failures.items()}, _REPEATS)
+            columns = {**_columns(rest), **constants.of(rest.num_rows), **_columns(why)}
+            on_quarantined(
+                pa.table({name: columns[name] for name in QUARANTINE_SCHEMA.names}, schema=QUARANTINE_SCHEMA)
+            )
     results = tuple(counter.judge(rows_in, rows_accepted) for counter in counters)
     refusing = any(not result.passed and result.rule.severity == "error" for result in results)
     verdict: Verdict = "refused" if refusing else "accepted" if rows_in else "empty"
@@ -148,6 +147,23 @@ def judge(
         for counter in counters:
             counter.add(pa.Table.from_batches([batch]))
     return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
+
+
+class _Constants:
+    """Columns of one value: made once for the longest batch, slices for the others."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._columns = {name: pa.array([value], pa.string()) for name, value in values.items()}
+
+    def of(self, rows: int) -> dict[str, pa.Array]:
+        for name, column in self._columns.items():
+            if len(column) < rows:
+                self._columns[name] = pa.repeat(column[0], rows)
+        return {name: column.slice(0, rows) for name, column in self._columns.items()}
+
+
+def _columns(rows: pa.RecordBatch | pa.Table) -> dict[str, Any]:
+    return dict(zip(rows.schema.names, rows.columns, strict=True))
 
 
 def _no_ids(batch: pa.RecordBatch) -> tuple[Bytes, Mask]:
