@@ -28,7 +28,7 @@ Arguments = Mapping[str, Any]
 _CONTROL = r"[\x00-\x08\x0B\x0C\x0E-\x1F\x7F-\x{9F}\x{FDD0}-\x{FDEF}\x{FFFE}\x{FFFF}]"
 _CONTROL_IN_PYTHON = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]")
 _SPACE = r"\p{Z}\s\x0B\x1C-\x1F\x{85}"  # what str.isspace() says
-_NO_TEXT = rf"[^\p{{L}}\p{{M}}\p{{N}}{_SPACE}]"
+_TEXT_RUN = rf"[\p{{L}}\p{{M}}\p{{N}}{_SPACE}]+"
 # What is read of a long text to tell its language: more does not change the answer and costs time.
 _LANGUAGE_CHARACTERS = 2000
 
@@ -111,9 +111,48 @@ def _controls(text: pa.Array, given: Arguments) -> pa.BooleanArray:
 
 
 def _no_text(text: pa.Array, given: Arguments) -> pa.BooleanArray:
-    marks = pc.count_substring_regex(text, _NO_TEXT).cast(pa.float64())
-    solid = pc.count_substring_regex(text, f"[^{_SPACE}]").cast(pa.float64())
-    return pc.and_(pc.greater(solid, 0.0), pc.greater(pc.divide(marks, solid), float(given["maximum"])))
+    marks, solid, plain = _ascii_counts(text)
+    other = np.flatnonzero(~plain)
+    if len(other):
+        rest = text.take(pa.array(other))
+        # What is left when runs are taken out: RE2 is slow by the match, and runs are few.
+        marks[other] = pc.fill_null(pc.utf8_length(pc.replace_substring_regex(rest, _TEXT_RUN, "")), 0).to_numpy()
+        solid[other] = pc.fill_null(pc.utf8_length(pc.replace_substring_regex(rest, f"[{_SPACE}]+", "")), 0).to_numpy()
+    failed = (solid > 0) & (marks / np.maximum(solid, 1) > float(given["maximum"]))
+    return pc.and_(pa.array(failed), text.is_valid())
+
+
+def _ascii_counts(text: pa.Array) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return for each text its marks, its characters that are no white space, and whether it is ASCII alone.
+
+    By a table over the bytes: 50 times as fast as RE2, and most text is ASCII for the most part.
+    """
+    whole = text.cast(pa.large_string())
+    marks, solid, plain = np.zeros(len(text), np.int64), np.zeros(len(text), np.int64), np.ones(len(text), np.bool_)
+    _, offsets, data = whole.buffers()
+    if data is None:
+        return marks, solid, plain
+    ends = np.frombuffer(offsets, np.int64)[whole.offset : whole.offset + len(whole) + 1]
+    full = np.flatnonzero(ends[1:] > ends[:-1])
+    if not len(full):
+        return marks, solid, plain
+    kinds = _KINDS[np.frombuffer(data, np.uint8)[ends[0] : ends[-1]]]
+    # Between two full texts lie only empty ones, so each reaches to the next.
+    starts = ends[full] - ends[0]
+    marks[full] = np.add.reduceat(kinds == _MARK, starts, dtype=np.int64)
+    solid[full] = np.add.reduceat(kinds != _BLANK, starts, dtype=np.int64)
+    plain[full] = ~np.logical_or.reduceat(kinds == _BEYOND, starts)
+    return marks, solid, plain
+
+
+_LETTER, _MARK, _BLANK, _BEYOND = range(4)
+_KINDS = np.array(
+    [
+        _BEYOND if n > 127 else _BLANK if chr(n).isspace() else _LETTER if chr(n).isalnum() else _MARK
+        for n in range(256)
+    ],
+    dtype=np.uint8,
+)
 
 
 def _is_text(character: str) -> bool:
