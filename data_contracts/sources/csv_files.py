@@ -7,7 +7,7 @@ and those that are still not sound go through `csv_records.parse`.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -20,11 +20,12 @@ from pyarrow import csv
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.sources import opening
+from data_contracts.sources.columns import in_order
 from data_contracts.sources.csv_records import Dialect, Parsed, parse
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.opening import Encoding
-from data_contracts.sources.records import SOURCE_LINE, RawRecord, SourceFile, SourcePartition, batches, typed_batches
+from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition, batches, typed_batches
 
 _BLOCK_BYTES = opening.BLOCK_BYTES
 _SMALL_BYTES = 64 << 10
@@ -225,7 +226,7 @@ class _File:
         found = typed_batches(reader.contract, columns, self.file.name, pa.array(numbers))
         if bad:
             broken = [self._ragged(self.number + row.number, row.actual_columns, row.text.encode()) for row in bad]
-            yield from _in_order([*found, *batches(reader.contract, broken)])
+            yield from in_order([*found, *batches(reader.contract, broken)])
         else:
             yield from found
         self.number += rows
@@ -308,9 +309,3 @@ def _quotes_sound(data: np.ndarray[Any, np.dtype[np.uint8]], dialect: Dialect, f
     outside = stops[np.searchsorted(places, stops) % 2 == 0]
     # What is cut at the end is not known to be sound, but it is not read either.
     return int(outside[-1]) + 1 if len(outside) else 0
-
-
-def _in_order(found: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    table = pa.Table.from_batches(found)
-    order = pc.sort_indices(table.column(SOURCE_LINE))
-    yield from table.take(order).combine_chunks().to_batches()

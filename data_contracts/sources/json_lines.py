@@ -9,11 +9,13 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.sources import opening
+from data_contracts.sources.columns import BLOCK_ROWS, typed_block
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.members import Members, fields_of, loads
-from data_contracts.sources.opening import Encoding
 from data_contracts.sources.paths import Node
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
+
+_BLOCK_BYTES = 16 << 20
 
 
 class JsonLines:
@@ -33,33 +35,42 @@ class JsonLines:
 
     def read(self, partition: SourcePartition) -> Iterator[pa.RecordBatch]:
         """Yield one record per line that is not blank; `_source_line` is the line's number."""
-        return self.layout.batches(
-            record for file in partition.files for record in self._records(file, partition.value)
-        )
+        for file in partition.files:
+            yield from self._batches(file, self.layout.columns(file.name, partition.value))
 
-    def _records(self, file: SourceFile, partition: str) -> Iterator[RawRecord]:
-        constants = self.layout.columns(file.name, partition)
+    def _batches(self, file: SourceFile, constants: dict[str, Any]) -> Iterator[pa.RecordBatch]:
         members = Members(self.contract, file.name)
         file.check_unchanged()
         encoding = self.layout.encoding(file)
-        number = 0
+        number = held = 0
+        rows: list[dict[str, Any]] = []
+        numbers: list[int] = []
+        bad: list[RawRecord] = []
         with opening.opened(file, self.layout.limit) as stream:
             blocks = opening.utf8_blocks(stream, encoding)
             for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
-                if line.strip():
-                    yield _record(members, file.name, number, line, constants, encoding)
+                if not line.strip():
+                    continue
+                try:
+                    rows.append(_values(members, opening.decoded(line, encoding)))
+                    numbers.append(number)
+                except ValueError as error:
+                    raw = opening.original(line, encoding)
+                    bad.append(RawRecord(file.name, number, constants, str(error), raw))
+                held += len(line)
+                if len(rows) + len(bad) == BLOCK_ROWS or held >= _BLOCK_BYTES:
+                    yield from typed_block(self.contract, file.name, constants, rows, numbers, bad)
+                    rows, numbers, bad, held = [], [], [], 0
+        yield from typed_block(self.contract, file.name, constants, rows, numbers, bad)
         members.finish(number)
         file.check_unchanged()
 
 
-def _record(
-    members: Members, file: str, number: int, line: bytes, constants: dict[str, Any], encoding: Encoding
-) -> RawRecord:
+def _values(members: Members, text: str) -> dict[str, Any]:
     try:
-        value = loads(opening.decoded(line, encoding))
+        value = loads(text)
     except ValueError as error:
-        return RawRecord(file, number, constants, f"not JSON: {error}", opening.original(line, encoding))
+        raise ValueError(f"not JSON: {error}") from error
     if not isinstance(value, dict) and not (members.fields and isinstance(value, list)):
-        fault = f"not a JSON object but {type(value).__name__}"
-        return RawRecord(file, number, constants, fault, opening.original(line, encoding))
-    return RawRecord(file, number, {**constants, **members.values(Node(value))})
+        raise ValueError(f"not a JSON object but {type(value).__name__}")
+    return members.values(Node(value))

@@ -11,6 +11,7 @@ import pyarrow as pa
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.sources import opening
+from data_contracts.sources.columns import in_order
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition, batches, typed_batches
@@ -80,11 +81,9 @@ class TableFiles:
                     rows.append(words)
                     numbers.append(number)
                 if len(rows) + len(bad) >= _ROWS:
-                    yield from self._typed(file, constants, places, rows, numbers)
-                    yield from batches(self.contract, bad)
+                    yield from self._typed(file, constants, places, rows, numbers, bad)
                     rows, numbers, bad = [], [], []
-        yield from self._typed(file, constants, places, rows, numbers)
-        yield from batches(self.contract, bad)
+        yield from self._typed(file, constants, places, rows, numbers, bad)
 
     def _typed(
         self,
@@ -93,15 +92,18 @@ class TableFiles:
         places: Mapping[str, int],
         rows: list[list[str]],
         numbers: list[int],
+        bad: list[RawRecord],
     ) -> Iterator[pa.RecordBatch]:
         if not rows:
+            yield from batches(self.contract, bad)
             return
         words = [*zip(*rows, strict=True)]
         columns = {name: pa.repeat(pa.scalar(value, pa.string()), len(rows)) for name, value in constants.items()}
         for name, place in places.items():
             found = [None if word in self.nulls else word for word in words[place]] if self.nulls else words[place]
             columns[name] = pa.array(found, pa.string())
-        yield from typed_batches(self.contract, columns, file.name, pa.array(np.asarray(numbers)))
+        good = typed_batches(self.contract, columns, file.name, pa.array(np.asarray(numbers)))
+        yield from in_order([*good, *batches(self.contract, bad)]) if bad else good
 
     def _places(self, names: list[str], file: SourceFile) -> dict[str, int]:
         if len(set(names)) != len(names):
