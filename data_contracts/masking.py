@@ -37,14 +37,22 @@ def row_value(contract: Contract, raw: str | None, column: str | None) -> str | 
     `raw` is the row as canonical JSON, or the bytes of a record that could not be decoded, in hex.
     """
     known = {prop.name: prop for prop in contract.properties}
-    if raw is None or column not in known:
-        return None
-    try:
-        row = json.loads(raw)
-    except ValueError:
-        return None
-    if not isinstance(row, dict):
+    row = stored_row(raw)
+    if row is None or column not in known:
         return None
     prop = known[column]
-    value = row.get(column, row.get(prop.physical_name))
-    return shown(value, prop.classification)
+    return shown(row.get(column, row.get(prop.physical_name)), prop.classification)
+
+
+def stored_row(raw: str | None) -> dict[str, Any] | None:
+    """Return the values of a quarantined row from its column `raw`, None where they are not known.
+
+    `raw` is canonical JSON; of a record with a value that could not be read, JSON in hex, or the record's own bytes.
+    """
+    if raw is None:
+        return None
+    try:
+        row = json.loads(raw if raw.startswith("{") else bytes.fromhex(raw))
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None

@@ -36,7 +36,9 @@ COMMANDS = {
     "override approve": ("override:approve", "Publish the refused partition that a run asks about."),
     "override reject": ("override:reject", "Leave the partition that a run asks about refused."),
     "curate": ("data:curate", "Remove duplicates, redact personal data; each change with its reason."),
-    "quarantine": ("data:quarantine", "Why records were refused, with examples."),
+    "quarantine": ("quarantine:quarantine", "Why records were refused, with examples. Also: show, retry."),
+    "quarantine show": ("quarantine:show", "What is in quarantine now, by reason; sensitive values hidden."),
+    "quarantine retry": ("quarantine:retry", "Judge quarantined records again; restate what changed."),
     "shard": ("runs:shard", "Place and write a run's shards where the terms permit."),
     "train": ("train:train", "Train a run over its sites; run again, it goes on. Also: pause, resume, cancel."),
     "train pause": ("train:pause", "Let a run end after the round under way."),
@@ -76,6 +78,7 @@ GROUPS = {
     "sites": "Sites: list.",
     "table": "Tables: list, history, show, diff, export.",
     "train": COMMANDS["train"][1],
+    "quarantine": COMMANDS["quarantine"][1],
     "backfill": f"{COMMANDS['backfill'][1]} Also: list, status, watch, pause, resume, cancel, retry.",
     "sources": "Sources of data sets: add, list.",
 }

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from data_contracts.backfill.plan import BackfillPlan, Item, Skipped
 from data_contracts.backfill.record import Attempt, Command, Outcome
 from data_contracts.catalog.leases import Holder
-from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, PartitionVersion
+from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, RESOLVED_SCHEMA, PartitionVersion
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.oracle import Agreement
 from training.evaluation import Difference, DocumentScore, Summary
@@ -94,7 +94,10 @@ def test_every_field_of_a_recorded_fact_is_in_its_section(section: str, kind: ty
     assert not missing, f"docs/formats.md, section {section}: {kind.__name__} has {missing}"
 
 
-@pytest.mark.parametrize(("section", "schema"), [("Quarantine", QUARANTINE_SCHEMA), ("Curation log", CURATION_SCHEMA)])
+@pytest.mark.parametrize(
+    ("section", "schema"),
+    [("Quarantine", QUARANTINE_SCHEMA), ("Curation log", CURATION_SCHEMA), ("Resolved rows", RESOLVED_SCHEMA)],
+)
 def test_every_column_of_a_table_is_in_its_section(section: str, schema: Any) -> None:
     assert [name for name in schema.names if f"`{name}`" not in SECTIONS[section]] == []
 

@@ -12,11 +12,12 @@ TABLE_FOLDERS = ("tables", "docs", "contracts", "curations")
 _SHA = "[0-9a-f]{64}"
 _NAME = r"[^/]+"
 _NUMBER = "[0-9]{6}"
+_TABLE = "(accepted|quarantine|versions|curation|resolved)"
 
 # A data set's own folders, wherever its terms let them lie.
 _TABLES = (
-    rf"tables/{_NAME}/(accepted|quarantine|versions|curation)/({_NAME}={_NAME}/)*{_NAME}\.parquet",
-    rf"tables/{_NAME}/(accepted|quarantine|versions|curation)/_delta_log/({_NAME}\.(json|crc|parquet|tmp)|_last_checkpoint)",
+    rf"tables/{_NAME}/{_TABLE}/({_NAME}={_NAME}/)*{_NAME}\.parquet",
+    rf"tables/{_NAME}/{_TABLE}/_delta_log/({_NAME}\.(json|crc|parquet|tmp)|_last_checkpoint)",
     rf"docs/{_NAME}/.*\.(css|gif|html|ico|jpe?g|js|json|otf|png|svg|ttf|woff2?)",
     rf"contracts/{_NAME}/({_SHA}\.yaml|current\.json)",
     rf"curations/{_NAME}/{_SHA}\.json",

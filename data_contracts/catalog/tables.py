@@ -68,6 +68,19 @@ CURATION_SCHEMA = pa.schema(
         ("count", pa.int64()),
     ]
 )
+RESOLVED_SCHEMA = pa.schema(
+    [
+        ("record_id", pa.string()),
+        ("partition", pa.string()),
+        ("ingest_id", pa.string()),
+        ("source_file", pa.string()),
+        ("source_line", pa.int64()),
+        ("reasons", pa.list_(pa.string())),
+        ("outcome", pa.string()),
+        ("resolved_by", pa.string()),
+        ("resolved_at", pa.string()),
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +141,7 @@ def current_query() -> str:
 
 
 class Tables:
-    """The four tables of a data set in one store, under `tables/<slug>/`; each is made on its first append."""
+    """The tables of a data set in one store, under `tables/<slug>/`; each is made on its first append."""
 
     def __init__(self, store: Store, dataset_slug: str) -> None:
         self.store = store
@@ -245,6 +258,15 @@ class Tables:
         # Two runs of one curation write the same entries: its id fixes them.
         table = table.group_by(table.column_names).aggregate([]).select(CURATION_SCHEMA.names)
         return table.sort_by([(name, "ascending") for name in ("partition", "record_id", "action", "reason")])
+
+    def append_resolved(self, table: pa.Table) -> None:
+        """Append rows of quarantine that a later version resolved (`RESOLVED_SCHEMA`)."""
+        self._append("resolved", table.cast(RESOLVED_SCHEMA), None, "record_id,partition")
+
+    def read_resolved(self) -> pa.Table:
+        """Return every row of quarantine that was resolved, by partition, file and record."""
+        table = self._read("resolved", None, RESOLVED_SCHEMA)
+        return table.sort_by([(name, "ascending") for name in ("partition", "source_file", "source_line")])
 
     def _files(self, uri: str) -> SubTreeFileSystem | None:
         """Return Arrow's own view of a local table.

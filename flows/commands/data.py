@@ -1,4 +1,4 @@
-"""Commands on data: ingest, curate, quarantine."""
+"""Commands on data: ingest, curate."""
 
 from __future__ import annotations
 
@@ -87,33 +87,4 @@ def curate(*datasets: str, home: Home = DEFAULT_HOME, json: Json = False) -> int
         return 0
     rows = [[d, s["kept"], s["removed"], s["redacted"], ", ".join(s["reasons"]) or "-"] for d, s in done.items()]
     print_table("curated", ["data set", "kept", "removed", "redacted", "reasons"], rows)
-    return 0
-
-
-def quarantine(dataset: str, *, home: Home = DEFAULT_HOME, limit: int = 3, json: Json = False) -> int:
-    """Show why records of a data set were refused: by reason, with examples by id and file, never their values.
-
-    Examples:
-        causeway quarantine software/python-source
-    """
-    from training.workspace import Workspace
-
-    workspace = Workspace.open(home)
-    tables = workspace.tables(workspace.contract(dataset))
-    counts: dict[str, int] = {}
-    examples: dict[str, list[str]] = {}
-    refused = [v for v in tables.versions() if v.verdict == "refused"]
-    # An override names the attempt that it overrides: its rows count once.
-    for version in {v.attempt_id: v for v in [*tables.current().values(), *refused]}.values():
-        for row in tables.read_quarantine(version).to_pylist():
-            for reason in row["reasons"]:
-                counts[reason] = counts.get(reason, 0) + 1
-                if len(examples.setdefault(reason, [])) < limit:
-                    examples[reason].append(f"{row['source_file']}:{row['source_line']} ({row['record_id']})")
-    ordered = sorted(counts, key=lambda name: -counts[name])
-    if json:
-        print_json({name: {"rows": counts[name], "examples": examples[name]} for name in ordered})
-        return 0
-    rows = [[name, counts[name], "\n".join(examples[name])] for name in ordered]
-    print_table(f"{dataset}: quarantine", ["reason", "rows", "examples"], rows)
     return 0

@@ -67,7 +67,9 @@ def explain(
         print_json([_document(one, str(asked), day, answers) for one, answers in found])
     elif all:
         columns = ["data set", "licence", *(place.name for place in places)]
-        rows = [[f"{one.id} {one.version}", _licence(one), *(answer.word for answer in answers)] for one, answers in found]
+        rows = [
+            [f"{one.id} {one.version}", _licence(one), *(answer.word for answer in answers)] for one, answers in found
+        ]
         print_table(f"{asked} on {day}", columns, rows)
     else:
         for one, answers in found:
