@@ -27,7 +27,8 @@ def utf8_data(text: pa.Array) -> Bytes:
     if data is None or not len(text):
         return np.zeros(0, dtype=np.uint8)
     wide = pa.types.is_large_string(text.type) or pa.types.is_large_binary(text.type)
-    bounds = np.frombuffer(offsets, dtype=np.int64 if wide else np.int32)
+    # A buffer of a damaged Arrow file may end in the middle of a number that no text needs.
+    bounds = np.frombuffer(offsets, np.int64 if wide else np.int32, text.offset + len(text) + 1)
     return np.frombuffer(data, dtype=np.uint8)[bounds[text.offset] : bounds[text.offset + len(text)]]
 
 

@@ -119,7 +119,7 @@ def read_yaml(path: Path) -> Source:
         raise ContractError(f"{path}:{line}:{column}: (root): not YAML: {problem}; correct the syntax") from error
     except RecursionError as error:
         raise ContractError(f"{path}:1:1: (root): nested too deeply; a contract has a dozen levels") from error
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, KeyError) as error:  # KeyError: a %YAML directive of a version that does not exist
         raise ContractError(f"{path}:1:1: (root): not YAML in UTF-8: {error}; correct the file") from error
     if not isinstance(marked, CommentedMap):
         raise ContractError(

@@ -58,7 +58,7 @@ class ParquetFiles:
                     numbers = pa.array(np.arange(number + 1, number + rows + 1))
                     number += rows
                     yield from typed_batches(self.contract, columns, file.name, numbers)
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise DataRefused(f"{file.path}: cannot be read as Parquet: {error}; restore it") from error
         file.check_unchanged()
 
