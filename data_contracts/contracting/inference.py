@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from collections.abc import Mapping
@@ -10,15 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from data_contracts.contract import RESERVED
+from data_contracts.contracting.drafting import (
+    GUESSED,
+    Writer,
+    column_names,
+    document,
+    draft_id,
+    dumped,
+    partition_property,
+    undecided_terms,
+)
 from data_contracts.contracting.profiling import Profile, profile
 from data_contracts.contracting.sampling import Sample, take_sample
 from data_contracts.faults import PLACEHOLDER
 
-_GUESSED = "guessed: "
 # Above this a column of text is what is trained on rather than a name of something.
 _KEY_LENGTH = 64
 
@@ -46,67 +52,37 @@ def infer(location: Path, *, id: str = "", rows: int = 100_000) -> Inferred:
         DataRefused: nothing is there, its format is not known, or it holds no record.
     """
     sample = take_sample(Path(location), rows)
-    return assemble(sample, id or _id(Path(location)), Path(location).name)
+    return assemble(sample, id or draft_id(Path(location)), Path(location).name)
 
 
 def assemble(sample: Sample, id: str, source: str) -> Inferred:
     """Put a sample's profiles into the text of a contract."""
-    names = _column_names(list(sample.columns))
+    names = column_names(list(sample.columns))
     profiles = {name: profile(name, sample.columns[physical]) for physical, name in names.items()}
     key = _key(sample, names, profiles)
-    writer = _Writer()
+    writer = Writer()
     text = _trained(profiles)
     properties = CommentedSeq(
         _property(writer, physical, name, profiles[name], sample, key) for physical, name in names.items()
     )
     partition, divides = _partition(sample, profiles)
     column = "part" if "part" not in profiles else "source_part"
-    properties.append(_partition_property(writer, column, sample))
+    why = "one partition a file" if sample.per_file else "the whole source is one partition"
+    properties.append(partition_property(writer, column, why))
     reader = _reader(writer, sample, names, profiles, partition)
     seen = f"{'all' if sample.whole else 'the first'} {sample.rows:,} records"
-    document = CommentedMap(
-        apiVersion="v3.1.0", kind="DataContract", id=id, version="0.1.0", status="draft", schema=CommentedSeq()
-    )
-    table = CommentedMap(name=re.sub(r"\W+", "_", id.split("/")[-1]), logicalType="object", properties=properties)
-    rule = CommentedMap(metric="rowCount", mustBeGreaterThan=0)
-    rule["description"] = "a partition from which nothing is accepted is refused"
-    table["quality"] = CommentedSeq([rule])
-    document["schema"].append(table)
-    document["customProperties"] = CommentedSeq(
-        [
-            CommentedMap(property="reader", vendor="causeway", value=reader),
-            CommentedMap(property="trainingTerms", vendor="causeway", value=_terms(writer, text)),
-        ]
-    )
+    whole = document(id, properties, reader, undecided_terms(writer, text))
     head = f"Inferred from {seen} of {source}. What is marked 'guessed' is a guess: confirm or correct it.\n"
     head += f"Terms are never guessed: replace each {PLACEHOLDER}, then run: causeway contracts check THIS-FILE"
     if divides:
         head += f"\nOne partition so far. These columns could divide the data instead: {', '.join(divides)}\n"
         head += "(then remove the property that is partitioned, mark the column, and give the reader 'from: column')"
-    document.yaml_set_start_comment(head)
-    return Inferred(_dump(document), sample.rows, sample.whole, len(names), tuple(writer.guesses), tuple(writer.open))
-
-
-class _Writer:
-    """Puts a comment behind each field that is guessed or open, and remembers which."""
-
-    def __init__(self) -> None:
-        self.guesses: list[str] = []
-        self.open: list[str] = []
-
-    def guess(self, node: CommentedMap, field: str, value: Any, why: str, path: str) -> None:
-        node[field] = value
-        node.yaml_add_eol_comment(_GUESSED + why, field)
-        self.guesses.append(f"{path}.{field}: {why}")
-
-    def todo(self, node: CommentedMap, field: str, value: Any, what: str, path: str) -> None:
-        node[field] = value
-        node.yaml_add_eol_comment(what, field)
-        self.open.append(f"{path}.{field}: {what}")
+    whole.yaml_set_start_comment(head)
+    return Inferred(dumped(whole), sample.rows, sample.whole, len(names), tuple(writer.guesses), tuple(writer.open))
 
 
 def _property(
-    writer: _Writer, physical: str, name: str, found: Profile, sample: Sample, key: tuple[tuple[str, ...], str]
+    writer: Writer, physical: str, name: str, found: Profile, sample: Sample, key: tuple[tuple[str, ...], str]
 ) -> CommentedMap:
     node = CommentedMap(name=name)
     if physical != name and not sample.paths:
@@ -138,14 +114,6 @@ def _property(
     return node
 
 
-def _partition_property(writer: _Writer, name: str, sample: Sample) -> CommentedMap:
-    node = CommentedMap(name=name, description="the partition, from where the record lies", logicalType="string")
-    node["required"] = True
-    why = "one partition a file" if sample.per_file else "the whole source is one partition"
-    writer.guess(node, "partitioned", True, why, name)
-    return node
-
-
 def _partition(sample: Sample, profiles: Mapping[str, Profile]) -> tuple[dict[str, Any], list[str]]:
     if sample.per_file:
         return dict(sample.reader["partition"]), []
@@ -161,7 +129,7 @@ def _partition(sample: Sample, profiles: Mapping[str, Profile]) -> tuple[dict[st
 
 
 def _reader(
-    writer: _Writer,
+    writer: Writer,
     sample: Sample,
     names: Mapping[str, str],
     profiles: Mapping[str, Profile],
@@ -178,7 +146,7 @@ def _reader(
     if sample.paths:
         node["fields"] = CommentedMap({names[physical]: path for physical, path in sample.paths.items()})
         writer.guesses.append("reader.fields: the parts of each record")
-        node.yaml_add_eol_comment(_GUESSED + "the parts of each record", "fields")
+        node.yaml_add_eol_comment(GUESSED + "the parts of each record", "fields")
     words = sorted({word for found in profiles.values() for word in found.null_words})
     if words and sample.reader["format"] in ("csv", "table"):
         writer.guess(
@@ -189,31 +157,6 @@ def _reader(
         writer.guess(node, "timestampFormats", forms, "how moments are written", "reader")
     writer.guess(node, "partition", CommentedMap(partition), sample.guesses.get("partition", "one partition"), "reader")
     return node
-
-
-def _terms(writer: _Writer, text: str | None) -> CommentedMap:
-    """The terms with a placeholder for each decision that is not ours to make."""
-    todo, path = PLACEHOLDER, "trainingTerms"
-    terms = CommentedMap(format=2, licence=CommentedMap(), purposes=CommentedMap(), residency=CommentedMap())
-    writer.todo(terms["licence"], "expression", todo, "the SPDX expression that the owner states", f"{path}.licence")
-    writer.todo(terms["purposes"], "permitted", _flow(todo), "pre-training, evaluation, ...", f"{path}.purposes")
-    writer.todo(terms["residency"], "storage", _flow(todo), "countries, EU, EEA or anywhere", f"{path}.residency")
-    writer.todo(terms["residency"], "processing", _flow(todo), "the same, for computing", f"{path}.residency")
-    terms["derivedUpdates"] = "restricted"
-    terms["heldOut"] = CommentedMap()
-    writer.todo(terms["heldOut"], "share", todo, "0 to below 1: never trained on", f"{path}.heldOut")
-    writer.todo(terms["heldOut"], "key", todo, "any text: another draws another set", f"{path}.heldOut")
-    if text is None:
-        writer.todo(terms, "text", todo, "the column that is trained on", path)
-    else:
-        writer.guess(terms, "text", text, "the column with the longest texts", path)
-    return terms
-
-
-def _flow(*values: str) -> CommentedSeq:
-    sequence = CommentedSeq(values)
-    sequence.fa.set_flow_style()
-    return sequence
 
 
 def _trained(profiles: Mapping[str, Profile]) -> str | None:
@@ -243,34 +186,3 @@ def _key(sample: Sample, names: Mapping[str, str], profiles: Mapping[str, Profil
         if len(set(rows)) == sample.rows:
             return pair, why + "both"
     return (), ""
-
-
-def _column_names(physical: list[str]) -> dict[str, str]:
-    """Give each column of the source a name that a contract may use; its own where that is one."""
-    names: dict[str, str] = {}
-    for number, name in enumerate(physical, start=1):
-        made = re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_")[:100]
-        if name != made and re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,127}", name):
-            made = name
-        if not re.match(r"[A-Za-z]", made):
-            made = f"column_{made or number}"
-        if made in RESERVED:
-            made = f"{made}_value"
-        while made in names.values():
-            made = f"{made}_{number}"
-        names[name] = made
-    return names
-
-
-def _id(path: Path) -> str:
-    stem = path.name.split(".")[0] or "data"
-    return "draft/" + (re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "data")
-
-
-def _dump(document: CommentedMap) -> str:
-    yaml = YAML()
-    yaml.width = 4096
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    out = io.StringIO()
-    yaml.dump(document, out)
-    return out.getvalue()
