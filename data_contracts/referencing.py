@@ -39,7 +39,8 @@ def context_of(
             if version.rows_accepted:
                 yield other.read_accepted(version, columns)
 
-    return RuleContext(references=None if others is None else references, previous=previous)
+    reviews = None if tables.store.root is None else tables.store.path(f"reviews/{tables.slug}")
+    return RuleContext(references=None if others is None else references, previous=previous, reviews=reviews)
 
 
 def _order(contract: Contract) -> Callable[[str], tuple[int, int, str]]:

@@ -70,6 +70,10 @@ def measure_of(rule: BatchRule, contract: Contract, context: RuleContext) -> Mea
             from data_contracts.checks import drift
 
             return drift.Drift(rule, context)
+        case "acceptanceSampling":
+            from data_contracts.checks import sampling
+
+            return sampling.Sample(rule, contract, context)
         case other:
             raise ContractError(f"rule {rule.name}: {other!r} is no kind of batch rule")
 

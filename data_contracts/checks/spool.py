@@ -8,12 +8,14 @@ import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+
+if TYPE_CHECKING:
+    import pyarrow.dataset as ds
 
 # Below this a hash table of Arrow's is quicker than to start DuckDB; above it the columns lie in a Parquet file.
 _MEMORY_BYTES = 32 << 20
@@ -50,6 +52,8 @@ class Spool:
             return pa.concat_tables(self._held) if self._held else None
         self._spill()
         self._writer.close()
+        import pyarrow.dataset as ds  # brings pandas: 0.2 s that only large partitions pay
+
         return ds.dataset(self._path(), format="parquet")
 
     def distinct(self) -> int:

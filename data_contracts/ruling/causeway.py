@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from data_contracts.odcs import Fault, FieldPath, nearest
-from data_contracts.ruling import texts
+from data_contracts.ruling import sampling, texts
 from data_contracts.ruling.comparison import OPERATORS, Comparison, comparison, counted, has_operator, severity_fault
 from data_contracts.ruling.kinds import SEVERITIES, BatchRule, Finding, RowRule
 
-_OBJECT = ("quarantineShare", "rowCountChange")
+_OBJECT = ("quarantineShare", "rowCountChange", sampling.METRIC)
 # The units of a metric of drift, the first by default.
 DRIFT = {
     "psi": ("index",),
@@ -50,6 +50,8 @@ def causeway_findings(
             return
         said = words or f"{metric} {found.operator} {found.value} {found.unit}"
         yield BatchRule(metric, metric, found.arguments([]), said, found.severity)
+    elif metric == sampling.METRIC:
+        yield from sampling.sampling_findings(whole, own, types, words, path)
     elif metric in DRIFT:
         yield from _drift_findings(metric, whole, own, None if column is None else str(column["name"]), words, path)
     elif column is not None:

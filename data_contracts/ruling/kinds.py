@@ -22,6 +22,7 @@ ROW_KINDS = (
 BATCH_KINDS = (
     "rowCount", "quarantineShare", "duplicateValues", "uniqueness", "nullValues", "missingValues", "failingRows",
     "foreignKey", "sql", "mostly", "expectation", "psi", "newCategories", "nullShareChange", "rowCountChange",
+    "acceptanceSampling",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from data_contracts.ruling.context import RuleContext
 from data_contracts.ruling.expecting import EMPTY, EXPECTATIONS, NEED_SQL
 from data_contracts.ruling.formats import FREE_FORMATS, NUMBER_FORMATS, TEXT_FORMATS
 from data_contracts.ruling.kinds import BATCH_KINDS, ROW_KINDS
+from data_contracts.ruling.sampling import PRESETS
 from data_contracts.ruling.texts import ARGUMENTS
 from tests.data_contracts.making import column, make_contract
 
@@ -103,6 +104,7 @@ BATCHES: list[tuple[str, dict[str, Any], float]] = [
     ("newCategories", ours("newCategories", **FEW), 0),
     ("nullShareChange", ours("nullShareChange", **FEW), 0),
     ("rowCountChange", {"object": ours("rowCountChange", mustBeLessThan=101)["quality"]}, 100),
+    ("acceptanceSampling", {"object": ours("acceptanceSampling", records=1, accept=1)["quality"]}, 0),
 ]
 
 
@@ -142,7 +144,9 @@ def test_null_in_a_batch(tmp_path: Path, kind: str, more: dict[str, Any], observ
     contract = contract_of(tmp_path, "string", more)
     (rule,) = (rule for rule in batch_rules(contract) if rule.kind == kind)
     check = BatchCheck(rule, contract, CONTEXT)
-    check.add(pa.table({"x": ["a", "a", None, None], "id": ["b", None, None, "c"]}))
+    nothing = pa.nulls(4, pa.string())
+    known = {"x": ["a", "a", None, None], "id": ["b", None, None, "c"], "record_id": ["1", "2", "3", "4"]}
+    check.add(pa.table({**known, "day": nothing, "content": nothing}))
     assert check.judge(4, 4).observed == observed
 
 
@@ -165,6 +169,7 @@ def test_the_page_has_every_kind_metric_format_and_expectation() -> None:
     told = set(re.findall(r"`([^`]+)`", words))
     names = {*ROW_KINDS, *BATCH_KINDS, *ARGUMENTS, *DRIFT, *EXPECTATIONS, *NEED_SQL, *EMPTY, *TEXT_FORMATS}
     names |= {*NUMBER_FORMATS, *FREE_FORMATS["string"], *FREE_FORMATS["number"]}
+    names |= {*PRESETS, "records", "share", "accept", "seed", "show", "preset"}
     names |= {argument for known in ARGUMENTS.values() for argument in known}
     assert sorted(names - told) == []
 
