@@ -188,7 +188,8 @@ def permitted_place(
         reasons.extend(reason for decision in decisions if not decision.allowed for reason in decision.reasons)
     why = "\n".join(f"  {reason}" for reason in dict.fromkeys(reasons)) or "  there are no places"
     raise PolicyRefused(
-        f"no place is permitted to hold this data set; settle what its terms lack, or add a site inside its zones:\n{why}"
+        "no place is permitted to hold this data set; settle what its terms lack, or add a site inside its zones:"
+        f"\n{why}"
     )
 
 
