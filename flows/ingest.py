@@ -15,7 +15,6 @@ from prefect import flow, get_run_logger, runtime, task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 from prefect.events import emit_event
 
-from data_contracts.catalog.tables import Tables
 from data_contracts.contract import Contract, load_contract
 from data_contracts.errors import CausewayError, DataRefused
 from data_contracts.ingest import IngestResult
@@ -26,7 +25,7 @@ from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.retries import is_transient
 from training.backfilling import open_backfill, run_item
-from training.steps import Only, admit, ingest_one, outstanding, quarantine_examples
+from training.steps import Only, admit, beside, ingest_one, outstanding, quarantine_examples
 from training.workspace import Workspace
 
 _LOG = logging.getLogger(__name__)
@@ -138,11 +137,7 @@ async def great_expectations(home: str, contract: str, source: str) -> dict[str,
     loaded, opened = await _apart(_source, contract, source)
     workspace = Workspace.open(Path(home))
     secret = workspace.keys.secret(f"dataset-{loaded.slug}")
-
-    def others(dataset: str) -> Tables:
-        return workspace.tables(workspace.contract(dataset))
-
-    answer, _ = await _apart(ask_oracle, loaded, opened, workspace.tables(loaded), secret, others)
+    answer, _ = await _apart(ask_oracle, loaded, opened, workspace.tables(loaded), secret, beside(workspace, loaded))
     return {**asdict(answer), "differences": list(answer.differences), "verdicts": dict(answer.verdicts)}
 
 

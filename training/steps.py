@@ -18,7 +18,7 @@ from data_contracts.catalog.tables import PartitionVersion, Tables, ingest_id
 from data_contracts.catalog.terms_chain import put_terms
 from data_contracts.contract import Contract
 from data_contracts.curation import curate, curation_id, curation_rows
-from data_contracts.errors import DataRefused, ObjectExists, ObjectMissing
+from data_contracts.errors import DataRefused, ObjectExists, ObjectMissing, PolicyRefused
 from data_contracts.ingest import IngestResult, ingest_partition
 from data_contracts.policy import Purpose
 from data_contracts.sources import Source, SourcePartition
@@ -156,10 +156,7 @@ def ingest_one(
         lineage.job("ingest", [Node(name, {"files": len(files), "bytes": partition.size}), *files]) as job,
     ):
         now = dt.datetime.now(dt.UTC)
-
-        def others(dataset: str) -> Tables:
-            return workspace.tables(workspace.contract(dataset))
-
+        others = beside(workspace, contract)
         result = ingest_partition(
             contract, source, partition, tables, secret, now, publication=published, others=others
         )
@@ -172,6 +169,25 @@ def ingest_one(
         }
         job.outputs.append(Node(partition_node(v.dataset, v.partition, v.ingest_id), facts))
     return result
+
+
+def beside(workspace: Workspace, contract: Contract) -> Callable[[str], Tables]:
+    """Return what gives the tables of another data set, for the foreign keys of a contract: those at the same place.
+
+    It raises DataRefused for a data set that is not registered, PolicyRefused for one whose tables lie elsewhere.
+    """
+
+    def others(dataset: str) -> Tables:
+        other = workspace.contract(dataset)
+        here, there = workspace.table_place(contract).name, workspace.table_place(other).name
+        if here != there:
+            raise PolicyRefused(
+                f"{contract.id}: a foreign key leads to {dataset}, whose tables lie at {there} and not at {here}; "
+                "keys do not leave the place of their tables, so permit one place for both, or drop the key"
+            )
+        return workspace.tables(other)
+
+    return others
 
 
 def partition_lease(dataset: str, partition: str) -> str:
