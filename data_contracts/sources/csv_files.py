@@ -1,14 +1,13 @@
 """Delimited text files as a source: parsed by pyarrow where a block is sound, record by record where it is not.
 
-A block is sound when it is UTF-8 and every quote opens at the start of a field and closes at its end; then the parity
-of quotes says where records end, and pyarrow reads the block as RFC 4180 does. Any other block is cut into small ones,
-and those that are still not sound go through `csv_records.parse`.
+`csv_sound.sound` says how far a block is sound. Where it is not, `csv_records.parse` takes the next record, and pyarrow
+goes on after it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
 
@@ -22,6 +21,7 @@ from data_contracts.errors import DataRefused
 from data_contracts.sources import opening
 from data_contracts.sources.columns import in_order
 from data_contracts.sources.csv_records import Dialect, Parsed, parse
+from data_contracts.sources.csv_sound import sound
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.opening import Encoding
@@ -29,7 +29,6 @@ from data_contracts.sources.records import RawRecord, SourceFile, SourcePartitio
 
 _BLOCK_BYTES = opening.BLOCK_BYTES
 _SMALL_BYTES = 64 << 10
-_ENDS = {"auto": b"\r\n", "lf": b"\n", "cr": b"\r"}
 
 
 class CsvFiles:
@@ -88,6 +87,8 @@ class _File:
     encoding: Encoding
     constants: Mapping[str, Any]
     number: int = 0
+    tables: list[tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]]]] = field(default_factory=list)
+    loose: list[RawRecord] = field(default_factory=list)
 
     def batches(self, blocks: Iterator[bytes]) -> Iterator[pa.RecordBatch]:
         names, rest = self._header(blocks)
@@ -140,48 +141,28 @@ class _File:
 
     def _consume(self, data: bytes, final: bool) -> Generator[pa.RecordBatch, None, int]:
         """Yield the records of a text that starts with one; return how much of it they are."""
-        at, step = 0, len(data)
+        at, window = 0, len(data)
         while at < len(data):
-            piece = data[at : at + step] if at or step < len(data) else data
-            ends = final and at + len(piece) == len(data)
-            cut = self._sound(piece, ends)
+            piece = data[at : at + window] if at or window < len(data) else data
+            whole = at + len(piece) == len(data)
+            cut, dirty = sound(piece, self.reader.dialect, final and whole)
             if cut:
-                yield from self._fast(piece[:cut])
+                self._fast(piece[:cut])
                 at += cut
-            elif step > _SMALL_BYTES:
-                if cut == 0 and not final:
-                    return at
-                step = _SMALL_BYTES
-            else:
-                done = yield from self._careful(data, at, min(at + step, len(data)), final)
+            if dirty or (cut == 0 and whole and len(piece) > opening.MOST_RECORD_BYTES):
+                # Where damage is dense, looking for the next sound record costs more than parsing what lies between.
+                done = self._careful(data, at, at + (_SMALL_BYTES // 4 if cut < _SMALL_BYTES // 16 else 1), final)
                 if done == at:
-                    return at
-                at = done
+                    break
+                at, window = done, _SMALL_BYTES
+            elif cut == 0 and whole:
+                break
+            else:
+                window *= 2
+        yield from self._flush()
         return at
 
-    def _sound(self, data: bytes, final: bool) -> int | None:
-        """Return how much of the text is whole records that pyarrow reads as `parse` does; None when not sound."""
-        dialect = self.reader.dialect
-        plain = len(dialect.delimiter) == 1 and (dialect.quote is None or len(dialect.quote) == 1)
-        if not plain or dialect.end == "crlf" or (dialect.escape and dialect.escape in data):
-            return None
-        if dialect.end != "auto" and bytes({"lf": b"\r", "cr": b"\n"}[dialect.end]) in data:
-            return None
-        try:
-            # Most text is ASCII, which needs no decoder.
-            if not data.isascii():
-                data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            # A character may be cut by the end of the block.
-            if final or error.reason != "unexpected end of data" or len(data) - error.start > 3:
-                return None
-        if not final and data.endswith(b"\r"):
-            data = data[:-1]
-        if dialect.quote is None or dialect.quote not in data:
-            return len(data) if final else max(data.rfind(mark) for mark in (b"\n", b"\r")) + 1
-        return _quotes_sound(np.frombuffer(data, np.uint8), dialect, final)
-
-    def _fast(self, data: bytes) -> Iterator[pa.RecordBatch]:
+    def _fast(self, data: bytes) -> None:
         reader, bad = self.reader, []
 
         def keep(row: csv.InvalidRow) -> str:
@@ -210,26 +191,33 @@ class _File:
                     quoted_strings_can_be_null=False,
                     check_utf8=False,
                 ),
-            ).combine_chunks()
+            )
         except pa.ArrowInvalid:
             # Sound and yet not to pyarrow's liking: its limits are not those of the format.
-            yield from self._slow(data)
+            self._careful(data, 0, len(data), True)
             return
         rows = table.num_rows + len(bad)
         numbers = np.arange(self.number + 1, self.number + rows + 1)
         if bad:
             numbers = np.delete(numbers, [row.number - 1 for row in bad])
-        columns = {
-            name: pa.repeat(pa.scalar(value, pa.string()), table.num_rows) for name, value in self.constants.items()
-        }
-        columns |= {name: self._trimmed(table.column(str(place))) for name, place in self.places.items()}
-        found = typed_batches(reader.contract, columns, self.file.name, pa.array(numbers))
-        if bad:
-            broken = [self._ragged(self.number + row.number, row.actual_columns, row.text.encode()) for row in bad]
-            yield from in_order([*found, *batches(reader.contract, broken)])
+        self.tables.append((table, numbers))
+        self.loose += [self._ragged(self.number + row.number, row.actual_columns, row.text.encode()) for row in bad]
+        self.number += rows
+
+    def _flush(self) -> Iterator[pa.RecordBatch]:
+        """Yield what was read, in the order of the records."""
+        found: list[pa.RecordBatch] = []
+        if self.tables:
+            table = pa.concat_tables([table for table, _ in self.tables]).combine_chunks()
+            numbers = np.concatenate([numbers for _, numbers in self.tables])
+            columns = {n: pa.repeat(pa.scalar(v, pa.string()), table.num_rows) for n, v in self.constants.items()}
+            columns |= {name: self._trimmed(table.column(str(place))) for name, place in self.places.items()}
+            found += typed_batches(self.reader.contract, columns, self.file.name, pa.array(numbers))
+        if self.loose:
+            yield from in_order([*found, *batches(self.reader.contract, self.loose)])
         else:
             yield from found
-        self.number += rows
+        self.tables, self.loose = [], []
 
     def _trimmed(self, column: pa.ChunkedArray) -> pa.Array:
         array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
@@ -241,22 +229,17 @@ class _File:
             pc.is_in(array, pa.array(self.reader.nulls, pa.string())), pa.scalar(None, pa.string()), array
         )
 
-    def _careful(self, data: bytes, at: int, until: int, final: bool) -> Generator[pa.RecordBatch, None, int]:
-        """Yield the records that start before `until`, parsed one by one; return where the next one starts."""
-        found = []
-        while at < until:
+    def _careful(self, data: bytes, at: int, until: int, final: bool) -> int:
+        """Keep the records that start before `until`, parsed one by one; return where the next one starts."""
+        while at < min(until, len(data)):
             record = parse(data, at, self.reader.dialect, final)
             if record is None:
                 break
             at = record.end
             if record.fields or record.fault:
                 self.number += 1
-                found.append(self._record(record))
-        yield from batches(self.reader.contract, found)
+                self.loose.append(self._record(record))
         return at
-
-    def _slow(self, data: bytes) -> Iterator[pa.RecordBatch]:
-        yield from self._careful(data, 0, len(data), True)
 
     def _record(self, record: Parsed) -> RawRecord:
         if record.fault:
@@ -283,29 +266,3 @@ class _File:
     def _ragged(self, number: int, fields: int, raw: bytes) -> RawRecord:
         fault = f"{fields} fields, the header has {self.width}"
         return RawRecord(self.file.name, number, self.constants, fault, opening.original(raw, self.encoding))
-
-
-def _quotes_sound(data: np.ndarray[Any, np.dtype[np.uint8]], dialect: Dialect, final: bool) -> int | None:
-    quote, delimiter = (dialect.quote or b"")[0], dialect.delimiter[0]
-    ends = data == _ENDS[dialect.end][0]
-    for other in _ENDS[dialect.end][1:]:
-        ends |= data == other
-    edge = ends | (data == delimiter)
-    places = np.flatnonzero(data == quote)
-    opens, closes = places[0::2], places[1::2]
-    # An opening quote stands at the start of a field, or right after a closing one (a doubled quote).
-    before = opens[opens > 0] - 1
-    if not (edge[before] | (data[before] == quote)).all():
-        return None
-    after = closes[closes < len(data) - 1] + 1
-    if not (edge[after] | (data[after] == quote)).all():
-        return None
-    whole = len(places) % 2 == 0
-    if final and whole:
-        return len(data)
-    if final:
-        return None
-    stops = np.flatnonzero(ends)
-    outside = stops[np.searchsorted(places, stops) % 2 == 0]
-    # What is cut at the end is not known to be sound, but it is not read either.
-    return int(outside[-1]) + 1 if len(outside) else 0

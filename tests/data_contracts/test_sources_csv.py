@@ -53,6 +53,18 @@ def test_a_stray_quote_does_not_swallow_the_lines_up_to_the_next_one(tmp_path: P
     assert "follows the closing quote" in found[0]["_fault"]
 
 
+def test_a_quote_that_closes_nowhere_near_is_no_reason_to_read_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("opening", "csv_records"):
+        monkeypatch.setattr(f"data_contracts.sources.{module}.MOST_RECORD_BYTES", 500)
+    monkeypatch.setattr(csv_files, "_BLOCK_BYTES", 100)
+    rows = "".join(f"k{n},{n},text\n" for n in range(300))
+    found = read(tmp_path, f'key,count,content\na,1,"open\n{rows}'.encode())
+    assert [row["_fault"] is None for row in found] == [False] + [True] * 300
+    assert found[0]["_raw"] == b'a,1,"open'
+
+
 def test_a_quote_inside_an_unquoted_field_is_a_character(tmp_path: Path) -> None:
     assert brief(read(tmp_path, b'key,count,content\na,1,a 5" pipe\nb,2,"c"\n')) == [
         (2, "a", 1, 'a 5" pipe', False),
@@ -226,7 +238,7 @@ def test_the_fast_way_reads_what_the_careful_way_reads(
         patch.setattr(csv_files, "_SMALL_BYTES", min(block, 16))
         found = read(folder, data, columns=["key", "content"], **more)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_files._File, "_sound", lambda self, data, final: None)
+        patch.setattr(csv_files, "sound", lambda data, dialect, final: (0, True))
         slow = read(folder, data, columns=["key", "content"], **more)
     assert brief(found) == brief(slow)
     assert [row["_raw"] for row in found if row["_fault"]] == [row["_raw"] for row in slow if row["_fault"]]

@@ -259,6 +259,15 @@ def test_xml_in_a_stated_encoding_overrules_what_it_says(tmp_path: Path) -> None
     assert read(tmp_path, {"a.xml": data}, ["content"], **reader)[0]["_fault"]
 
 
+def test_a_text_of_an_arrow_file_that_is_no_utf8_costs_its_record(tmp_path: Path) -> None:
+    texts = pa.array([b"a", b"\xff", b"c"]).view(pa.string())
+    (tmp_path / "in").mkdir()
+    with pa.ipc.new_file(str(tmp_path / "in" / "a.arrow"), pa.schema({"content": pa.string()})) as writer:
+        writer.write_batch(pa.record_batch({"content": texts}))
+    found = read(tmp_path, {}, ["content"], format="arrow")
+    assert [(row["content"], row["_fault"] is None) for row in found] == [("a", True), (None, False), ("c", True)]
+
+
 @pytest.mark.parametrize("kind", ["file", "stream"])
 def test_arrow_files_and_streams_are_read_with_dictionaries_as_values(tmp_path: Path, kind: str) -> None:
     table = pa.table({"content": pa.array(["x", None, "x"]).dictionary_encode(), "n": pa.array([1, 2, 3], pa.int8())})
