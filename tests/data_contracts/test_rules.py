@@ -34,11 +34,12 @@ def contract_of(
     column: dict[str, Any],
     quality: list[dict[str, Any]] | None = None,
     terms: dict[str, Any] | None = None,
+    version: str = "v3.1.0",
 ) -> Contract:
     path = folder / "c.yaml"
     properties = [{"name": "day", "logicalType": "string", "partitioned": True}, {"name": "x", **column}]
     document = {
-        "apiVersion": "v3.1.0",
+        "apiVersion": version,
         "kind": "DataContract",
         "id": "demo/x",
         "status": "active",
@@ -239,6 +240,19 @@ def test_a_threshold_a_share_and_uniqueness_judge_the_batch(tmp_path: Path) -> N
     assert rules["duplicateValues"].arguments["columns"] == ["day", "x"]
     assert rules["quarantineShare"].arguments["unit"] == "percent"
     assert [rule.name for rule in row_rules(contract)] == ["record.decodes"]
+
+
+def test_the_older_spelling_of_a_metric_means_the_metric_of_today(tmp_path: Path) -> None:
+    checks: list[dict[str, Any]] = [
+        {"type": "library", "rule": "nullCheck", "mustBeLessThan": 3},
+        {"type": "library", "rule": "duplicateCount", "mustBe": 0},
+        {"type": "library", "rule": "validValues", "mustBe": 0, "arguments": {"validValues": ["a"]}},
+    ]
+    table: list[dict[str, Any]] = [{"type": "library", "rule": "countCheck", "mustBeGreaterThan": 0}]
+    contract = contract_of(tmp_path, {"logicalType": "string", "quality": checks}, table, version="v3.0.2")
+    found = {rule.name: rule.arguments["operator"] for rule in batch_rules(contract)}
+    assert found == {"x.nullValues": "mustBeLessThan", "x.duplicateValues": "mustBe", "rowCount": "mustBeGreaterThan"}
+    assert [rule.name for rule in row_rules(contract)] == ["record.decodes", "x.validValues"]
 
 
 @pytest.mark.parametrize(
