@@ -42,7 +42,7 @@ class KeySet:
         if not len(keys):
             return repeated
         pairs = np.ascontiguousarray(keys).view(np.uint64)
-        order = np.argsort(pairs[:, 0], kind="stable")
+        order = np.argsort(pairs[:, 0])
         found = pairs[order]
         same = found[1:, 0] == found[:-1, 0]
         if same.any():
@@ -50,7 +50,9 @@ class KeySet:
                 order = np.lexsort((pairs[:, 1], pairs[:, 0]))
                 found = pairs[order]
                 same = (found[1:] == found[:-1]).all(axis=1)
-            repeated[order[1:]] = same  # the order is stable: of equal keys the first stays first
+            starts = np.flatnonzero(np.concatenate([[True], ~same]))
+            repeated[order[1:][same]] = repeated[order[:-1][same]] = True
+            repeated[np.minimum.reduceat(order, starts)] = False  # of equal keys the first row is new
         spots = _spots(pairs)
         if self._flags is None:
             self._flags = np.zeros(int(_FLAGS) + 1, dtype=np.bool_)
@@ -71,7 +73,7 @@ class KeySet:
     def _spill(self) -> None:
         assert self._flags is not None
         whole = np.concatenate(self._recent)
-        whole = whole[np.argsort(whole[:, 0], kind="stable")]
+        whole = whole[np.argsort(whole[:, 0])]
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="causeway-keys-")  # noqa: SIM115  it lives as long as the set
         start = self._file.seek(0, os.SEEK_END)

@@ -67,7 +67,7 @@ def validate(
     batches: Iterable[pa.RecordBatch],
     partition: str,
     secret: bytes | None,
-    on_accepted: Callable[[pa.Table], None],
+    on_accepted: Callable[[pa.Table], None] | None,
     on_quarantined: Callable[[pa.Table], None],
     *,
     ingest_id: str = "",
@@ -78,8 +78,9 @@ def validate(
 
     A refused row carries every rule that it fails. Of rows with one primary key the first counts and the later ones
     fail `primaryKey.duplicate`. The verdict is 'refused' when a batch rule of severity error fails, else 'empty' when
-    there was no row. Without a `secret` rows are only judged: they get no record_id and no split. `context` has what
-    rules ask beyond the rows. `bytes_in` is UTF-8 bytes of the text column and bytes of undecodable records.
+    there was no row. Without a `secret` rows are only judged: they get no record_id and no split; without
+    `on_accepted` nobody wants the good ones. `context` has what rules ask beyond the rows. `bytes_in` is UTF-8 bytes
+    of the text column and bytes of undecodable records.
     """
     splitter = RowSplitter(contract, context)
     ids = RecordIds(secret, contract, partition) if secret is not None else None
@@ -113,15 +114,17 @@ def validate(
                 "source_line": batch.column(SOURCE_LINE),
             }
         )
-        good = whole if refused is None else whole.filter(pc.invert(refused))
-        rows_accepted += good.num_rows
-        if good.num_rows:
+        count = batch.num_rows - (refused.true_count if refused is not None else 0)
+        rows_accepted += count
+        if count and (counters or on_accepted is not None):
+            good = whole if refused is None else whole.filter(pc.invert(refused))
             sides = pa.nulls(good.num_rows, pa.string()) if ids is None else splits(contract, good)
             columns = {**_columns(good), **constants.of(good.num_rows), "split": sides}
             rows = pa.table({name: columns[name] for name in schema.names}, schema=schema)
             for counter in counters:
                 counter.add(rows)
-            on_accepted(rows)
+            if on_accepted is not None:
+                on_accepted(rows)
         if refused is not None:
             bad = pa.array(np.flatnonzero(refused.to_numpy(zero_copy_only=False)))
             rest = whole.take(bad)

@@ -130,7 +130,7 @@ def try_contract(contract: Contract, source: Source, partitions: Sequence[str] =
     parts: list[PartitionVerdict] = []
     size = 0
     for part in (part for part in found if not partitions or part.value in partitions):
-        report = validate(contract, source.read(part), part.value, None, _forget, gathered.add)
+        report = validate(contract, source.read(part), part.value, None, None, gathered.add)
         counts.update(report.reasons)
         batches += _batches(part.value, report)
         parts.append(
@@ -154,10 +154,6 @@ def rules_of(contract: Contract) -> list[tuple[str, str, str]]:
     if contract.primary_key:
         rows.append((DUPLICATE_KEY, "row", f"no earlier record has the same {', '.join(contract.primary_key)}"))
     return rows + [(rule.name, f"batch, {rule.severity}", rule.description) for rule in batch_rules(contract)]
-
-
-def _forget(rows: pa.Table) -> None:
-    """A trial keeps no rows."""
 
 
 def _batches(partition: str, report: Report) -> list[BatchVerdict]:

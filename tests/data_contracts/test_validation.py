@@ -248,7 +248,7 @@ def test_every_row_breaks_the_rules_that_its_values_break_one_by_one(
     pieces = [whole.slice(0, cut), whole.slice(cut)] if cut < len(rows) else [whole]
     report, good, bad = run(wide, *pieces)
     judged: list[pa.Table] = []
-    assert validate(wide, pieces, "p", None, lambda _: None, judged.append) == report  # without ids the same verdicts
+    assert validate(wide, pieces, "p", None, None, judged.append) == report  # without ids the same verdicts
     assert [name for table in judged for name in table["reasons"].to_pylist()] == [row["reasons"] for row in bad]
     expected = reasons_one_by_one(wide, whole.to_pylist())
     found = {row["source_line"]: row["reasons"] for row in bad} | {row["source_line"]: [] for row in good}
