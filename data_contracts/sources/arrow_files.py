@@ -76,7 +76,7 @@ def _read(file: SourceFile) -> Iterator[pa.RecordBatch]:
 
 
 def _checked(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose buffers hold what they say; text is given as bytes, so that one bad text costs its record."""
+    """Return a batch whose buffers hold what they say, text as bytes: so one that is no UTF-8 costs its record only."""
     columns = [_bytes(column) for column in batch.columns]
     made = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
     made.validate(full=True)

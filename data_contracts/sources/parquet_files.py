@@ -47,7 +47,7 @@ class ParquetFiles:
         number = 0
         try:
             with pq.ParquetFile(file.path, buffer_size=_READ_BYTES, pre_buffer=False) as parquet:
-                present = columns_in(self.contract, parquet.schema_arrow.names)
+                present = columns_in(self.contract, parquet.schema_arrow.names, file.name)
                 wanted = [*dict.fromkeys(present.values())]
                 # One thread: validation reads ahead in a thread of its own, and more of them hold more memory.
                 size = _rows_at_once(parquet.metadata)
