@@ -46,7 +46,12 @@ def open_source(contract: Contract, location: str) -> Source:
 
 
 def place_of(location: str) -> str:
-    """Return a location as it is registered: a path made absolute, anything else as it stands."""
+    """Return a location as it is registered: paths made absolute, anything else as it stands."""
+    for prefix in ("sqlite:///", "adbc+sqlite:///", "hf:"):
+        inner = location.removeprefix(prefix)
+        # A name of the hub is told from a folder by what lies here.
+        if inner != location and (prefix != "hf:" or Path(inner).exists()):
+            return prefix + str(Path(inner).absolute())
     return location if _NO_PATH.match(location) else str(Path(location).absolute())
 
 

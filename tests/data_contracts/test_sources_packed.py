@@ -125,8 +125,10 @@ def test_globs_of_archives_and_stores_mean_what_they_mean_in_folders(glob: str, 
 
 def test_a_place_is_registered_as_a_path_or_as_its_url() -> None:
     assert place_of("data") == str(Path("data").absolute())
-    for url in ("s3://bucket/x", "hf:owner/name", "sqlite:///a.db", "adbc+postgresql://h/d", "env:"):
+    for url in ("s3://bucket/x", "hf:owner/name", "sqlite:////x/a.db", "adbc+postgresql://h/d", "env:"):
         assert place_of(url) == url
+    assert place_of("sqlite:///a.db") == f"sqlite:///{Path('a.db').absolute()}"
+    assert place_of("hf:tests") == f"hf:{Path('tests').absolute()}"
 
 
 class _Bucket(BaseHTTPRequestHandler):
