@@ -215,8 +215,8 @@ def _library(draw: Draw, logical: str) -> Iterator[dict[str, Any]]:
 
 
 def _bounds(draw: Draw, pool: tuple[Any, ...]) -> dict[str, Any]:
-    # GX makes float64 of a bound, so 2^53 + 1 is no bound of its.
-    low, high = sorted(draw.sample([v for v in pool if not isinstance(v, int) or abs(v) <= 2**53], k=2))
+    # GX makes float64 of a bound, so to it 2^53 + 1 is 2^53.
+    low, high = sorted(draw.sample([v for v in pool if not isinstance(v, int) or abs(v) < 2**53], k=2))
     given = {"min_value": _plain(low), "max_value": _plain(high)}
     if draw.random() < 0.3:
         del given[draw.choice(("min_value", "max_value"))]
