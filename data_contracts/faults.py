@@ -190,7 +190,7 @@ def _reference_faults(document: Mapping[str, Any], ours: list[tuple[str, FieldPa
         groups = value.get("splitGroup")
         named += [(("splitGroup", i), name) for i, name in enumerate(groups if isinstance(groups, list) else ())]
         for position, (inner, name) in enumerate(named):
-            if not isinstance(name, str):
+            if not isinstance(name, str) or name == PLACEHOLDER:
                 continue
             if name not in types:
                 yield Fault(

@@ -19,6 +19,9 @@ COMMANDS = {
     "contracts show": ("contracts:show", "A contract's columns, rules and terms."),
     "contracts changes": ("contracts:changes", "What changed between two versions, and whom it breaks."),
     "contracts test": ("contracts:test", "Try a contract on a source: every verdict, nothing written."),
+    "contracts docs": ("contracts:docs", "A contract's page; with a source Data Docs of its rules too."),
+    "contracts export": ("contracts:export", "As a JSON schema or a Great Expectations suite."),
+    "contracts import": ("contracts:import_", "From a Parquet or JSON schema, a GX suite or a Frictionless package."),
     "policy explain": ("policy:explain", "May a data set be used so, there, on that day? By which clause?"),
     "ingest": ("data:ingest", "Take in a source under a contract: validate, quarantine, publish."),
     "sources add": ("sources:add", "Register where a data set's data is, under which contract, published when."),
@@ -70,7 +73,7 @@ COMMANDS = {
     "completion": ("completion:completion", "Print a completion script for bash, zsh or fish."),
 }
 GROUPS = {
-    "contracts": "Contracts: init, check, show, changes, test.",
+    "contracts": "Contracts: init, check, show, changes, test, docs, export, import.",
     "lineage": "Lineage: from a model back to source files, and from a record to its rounds.",
     "secrets": "Secrets: the server's password, credentials of places.",
     "policy": "Policy: explain.",

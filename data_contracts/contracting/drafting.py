@@ -63,7 +63,7 @@ def partition_property(writer: Writer, name: str, why: str) -> CommentedMap:
     return node
 
 
-def undecided_terms(writer: Writer, text: str | None) -> CommentedMap:
+def undecided_terms(writer: Writer, text: str | None, why: str = "the column with the longest texts") -> CommentedMap:
     """The terms with a placeholder for each decision that is not ours to make."""
     todo, path = PLACEHOLDER, "trainingTerms"
     terms = CommentedMap(format=2, licence=CommentedMap(), purposes=CommentedMap(), residency=CommentedMap())
@@ -78,7 +78,7 @@ def undecided_terms(writer: Writer, text: str | None) -> CommentedMap:
     if text is None:
         writer.todo(terms, "text", todo, "the column that is trained on", path)
     else:
-        writer.guess(terms, "text", text, "the column with the longest texts", path)
+        writer.guess(terms, "text", text, why, path)
     return terms
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Any, Literal
 
@@ -240,3 +242,142 @@ def test(
 
 def _examples(found: Any) -> str:
     return "\n".join(f"{e.file}:{e.record}" + (f" {e.shown}" if e.shown is not None else "") for e in found)
+
+
+def export(
+    contract: Path,
+    *,
+    form: Literal["json-schema", "gx"] = "json-schema",
+    out: Path | None = None,
+    json: Json = False,
+) -> int:
+    """Export a contract as the JSON schema of one record, or as a Great Expectations suite.
+
+    What the other form cannot say is told on standard error, rule by rule.
+
+    Examples:
+        causeway contracts export data_contracts/library/healthcare-medquad.yaml --form json-schema
+        causeway contracts export data_contracts/library/healthcare-medquad.yaml --form gx --out suite.json
+
+    Parameters
+    ----------
+    form:
+        json-schema, or gx: a suite as Great Expectations 1.x writes it.
+    out:
+        Where to write it; otherwise it is printed.
+    """
+    from data_contracts.contract import load_contract
+    from data_contracts.contracting.exporting import gx_suite, json_schema
+
+    made = (gx_suite if form == "gx" else json_schema)(load_contract(contract, require_terms=False))
+    text = dumps(made.document, indent=2, ensure_ascii=False, default=str)
+    if out is not None:
+        out.write_text(text + "\n", encoding="utf-8")
+    if json:
+        print_json({"file": str(out) if out else None, "document": made.document, "notes": list(made.notes)})
+        return 0
+    print(f"{out}: written" if out else text)
+    for note in made.notes:
+        print(f"not said: {note}", file=sys.stderr)
+    return 0
+
+
+def import_(
+    file: Path,
+    *,
+    form: Literal["parquet", "json-schema", "gx", "frictionless"] | None = None,
+    out: Path | None = None,
+    id: str = "",
+    resource: str = "",
+    json: Json = False,
+) -> int:
+    """Import a first contract from a Parquet or JSON schema, a Great Expectations suite or a Frictionless package.
+
+    The contract is written to --out, or printed. Terms are never taken over: they stand as TODO.
+
+    Examples:
+        causeway contracts import datapackage.json --out orders.yaml
+        causeway contracts import suite.json --form gx --id industry/orders --out orders.yaml
+
+    Parameters
+    ----------
+    form:
+        What the file is; otherwise the file says it.
+    resource:
+        The table of a Frictionless package; otherwise its first.
+    """
+    from data_contracts.contracting.importing import import_contract
+    from data_contracts.errors import DataRefused
+
+    if out is not None and out.exists():
+        raise DataRefused(f"{out}: is there already; name another file, or remove it")
+    found = import_contract(file, form, id=id, resource=resource)
+    if out is not None:
+        out.write_text(found.text, encoding="utf-8")
+    if json:
+        facts = {"form": found.form, "columns": found.columns, "notes": list(found.notes), "open": list(found.open)}
+        print_json(facts | {"file": str(out) if out else None, "contract": found.text})
+        return 0
+    if out is None:
+        print(found.text)
+        return 0
+    print(f"{out}: {found.columns} columns from a {found.form} description.")
+    for note in found.notes:
+        print(f"  not taken over: {note}")
+    print(f"Left to decide: {len(found.open)} (TODO). Next: causeway contracts check {out}")
+    return 0
+
+
+def docs(
+    contract: Path,
+    *,
+    source: str = "",
+    out: Path = Path("contract-docs"),
+    json: Json = False,
+) -> int:
+    """Write a contract's page, and with a source Great Expectations' Data Docs of its rules over that source.
+
+    The page is one self-contained HTML file for the people who give and use the data: columns, rules, terms in words.
+    Data Docs hold counts and row numbers, no values. Great Expectations holds the whole source in memory.
+
+    Examples:
+        causeway contracts docs data_contracts/library/healthcare-medquad.yaml --out medquad-docs
+        causeway contracts docs my-contract.yaml --source my-folder --out my-docs
+
+    Parameters
+    ----------
+    source:
+        Also run the rules over this source, and write Data Docs and the verdicts.
+    out:
+        The folder to write to.
+    """
+    import pyarrow as pa
+
+    from data_contracts.contract import load_contract
+    from data_contracts.contracting.document import read_document
+    from data_contracts.contracting.page import page
+    from data_contracts.contracting.summary import summary
+    from data_contracts.contracting.trial import try_contract
+    from data_contracts.sources import open_source, place_of
+
+    found = summary(read_document(contract))
+    trial, links = None, []
+    out.mkdir(parents=True, exist_ok=True)
+    if source:
+        from data_contracts.expectations import run_expectations
+        from data_contracts.sources.records import source_schema
+
+        loaded = load_contract(contract, require_terms=False)
+        data = open_source(loaded, place_of(source))
+        trial = try_contract(loaded, data)
+        schema = source_schema(loaded)
+        tables = [pa.Table.from_batches(list(data.read(part)), schema) for part in data.partitions()]
+        run_expectations(loaded, tables, out / "data-docs")
+        links.append(("Great Expectations Data Docs", "data-docs/index.html"))
+    file = out / "contract.html"
+    file.write_text(page(found, trial, links), encoding="utf-8")
+    if json:
+        print_json({"page": str(file), "dataDocs": str(out / "data-docs" / "index.html") if source else None})
+    else:
+        print(f"{file}: written" + (f"; {out / 'data-docs' / 'index.html'}: Data Docs" if source else ""))
+    return 0

@@ -134,3 +134,47 @@ def test_test_tells_every_verdict_and_exits_1_when_a_record_fails(say: Say, tmp_
     found = answer(say("test", path, data, "--json")[1])
     assert not found["passed"] and found["quarantined"] == 1 and found["refused"] == 0
     assert {v["rule"]: v["failing"] for v in found["rows"]}["content.minLength"] == 1
+
+
+def test_export_writes_the_other_form_and_tells_what_it_cannot_say(
+    say: Say, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = make_contract(tmp_path).path
+    schema = json.loads(say("export", path)[1])
+    assert schema["required"] == ["key", "content"]
+    out = tmp_path / "suite.json"
+    assert say("export", path, "--form", "gx", "--out", out)[1] == f"{out}: written\n"
+    assert json.loads(out.read_text())["name"] == "test--notes"
+    found = answer(say("export", path, "--json")[1])
+    assert found["notes"] == ["primary key key: a schema of one record cannot compare records"]
+
+
+def test_import_writes_a_contract_with_its_terms_left_open(say: Say, tmp_path: Path) -> None:
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"properties": {"content": {"type": "string"}, "n": {"type": "array"}}}))
+    out = tmp_path / "new.yaml"
+    code, text = say("import", schema, "--out", out, "--id", "industry/orders")
+    assert code == 0 and "not taken over: property n of type array" in text and "1 columns" in text
+    assert "id: industry/orders" in out.read_text() and say("check", out)[0] == 1
+    with pytest.raises(DataRefused, match="is there already"):
+        say("import", schema, "--out", out)
+    assert answer(say("import", schema, "--json")[1])["form"] == "json-schema"
+
+
+def test_docs_writes_one_page_that_needs_nothing_else(say: Say, tmp_path: Path) -> None:
+    path = make_contract(tmp_path, [*KEYED, column("x", description="<b>bold</b>")], reader=READER).path
+    out = tmp_path / "docs"
+    found = answer(say("docs", path, "--out", out, "--json")[1])
+    page = Path(found["page"]).read_text()
+    assert found["dataDocs"] is None and "content.minLength" in page and "May be used for" in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page and "<b>bold" not in page
+    assert not any(word in page for word in ("http://", "https://", "<script", "<link", "src="))
+
+
+def test_docs_of_a_source_adds_verdicts_and_data_docs(say: Say, tmp_path: Path) -> None:
+    path = make_contract(tmp_path, reader=READER).path
+    write_lines(tmp_path / "data" / "monday.jsonl", [{"key": "a", "content": "apple"}, {"key": "b", "content": "x"}])
+    found = answer(say("docs", path, "--source", tmp_path / "data", "--out", tmp_path / "docs", "--json")[1])
+    page = Path(found["page"]).read_text()
+    assert "Tried on data" in page and "Records that fail a rule" in page and "data-docs/index.html" in page
+    assert Path(found["dataDocs"]).exists()
