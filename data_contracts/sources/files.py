@@ -14,9 +14,10 @@ import pyarrow as pa
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError, DataRefused
 from data_contracts.reader import LINE_ENDS
+from data_contracts.sources.columns import typed_records
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.opening import DEFAULT_LIMIT, Encoding, encoding_of, members
-from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition, batches
+from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 from data_contracts.sources.remote import RemoteFolder, is_remote
 
 __all__ = ["FileLayout", "columns_in"]
@@ -156,7 +157,7 @@ class FileLayout:
 
     def batches(self, records: Iterable[RawRecord]) -> Iterator[pa.RecordBatch]:
         """Type records into batches."""
-        return batches(self.contract, records)
+        return typed_records(self.contract, records)
 
     def files(self) -> Iterator[SourceFile]:
         """Yield the files, sorted by name; the members of an archive in its own order."""

@@ -9,13 +9,10 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.sources import opening
-from data_contracts.sources.columns import BLOCK_ROWS, typed_block
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.members import Members, fields_of, loads
 from data_contracts.sources.paths import Node
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
-
-_BLOCK_BYTES = 16 << 20
 
 
 class JsonLines:
@@ -35,33 +32,28 @@ class JsonLines:
 
     def read(self, partition: SourcePartition) -> Iterator[pa.RecordBatch]:
         """Yield one record per line that is not blank; `_source_line` is the line's number."""
-        for file in partition.files:
-            yield from self._batches(file, self.layout.columns(file.name, partition.value))
+        return self.layout.batches(
+            record for file in partition.files for record in self._records(file, partition.value)
+        )
 
-    def _batches(self, file: SourceFile, constants: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+    def _records(self, file: SourceFile, partition: str) -> Iterator[RawRecord]:
+        constants = self.layout.columns(file.name, partition)
         members = Members(self.contract, file.name)
         file.check_unchanged()
         encoding = self.layout.encoding(file)
-        number = held = 0
-        rows: list[dict[str, Any]] = []
-        numbers: list[int] = []
-        bad: list[RawRecord] = []
+        number = 0
         with opening.opened(file, self.layout.limit) as stream:
             blocks = opening.utf8_blocks(stream, encoding)
             for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
                 if not line.strip():
                     continue
                 try:
-                    rows.append(_values(members, opening.decoded(line, encoding)))
-                    numbers.append(number)
+                    values = _values(members, opening.decoded(line, encoding))
                 except ValueError as error:
                     raw = opening.original(line, encoding)
-                    bad.append(RawRecord(file.name, number, constants, str(error), raw))
-                held += len(line)
-                if len(rows) + len(bad) == BLOCK_ROWS or held >= _BLOCK_BYTES:
-                    yield from typed_block(self.contract, file.name, constants, rows, numbers, bad)
-                    rows, numbers, bad, held = [], [], [], 0
-        yield from typed_block(self.contract, file.name, constants, rows, numbers, bad)
+                    yield RawRecord(file.name, number, constants, str(error), raw)
+                else:
+                    yield RawRecord(file.name, number, {**constants, **values})
         members.finish(number)
         file.check_unchanged()
 

@@ -17,8 +17,9 @@ import pyarrow as pa
 from data_contracts.contract import Contract
 from data_contracts.errors import CausewayError, ContractError, DataRefused, StoreError
 from data_contracts.sources.arrow_files import plain
+from data_contracts.sources.columns import typed_records
 from data_contracts.sources.drift import columns_in
-from data_contracts.sources.records import RawRecord, batches, typed_batches
+from data_contracts.sources.records import RawRecord, typed_batches
 from data_contracts.sources.spooled import Spooled
 
 _ROWS = 8_192
@@ -95,7 +96,7 @@ class SqlQuery(Spooled):
                 names = list(result.keys())
                 found = columns_in(self.contract, names, FILE)
                 places = {name: names.index(physical) for name, physical in found.items()}
-                yield from batches(self.contract, self._records(result, places))
+                yield from typed_records(self.contract, self._records(result, places))
                 connection.rollback()
         finally:
             engine.dispose()
