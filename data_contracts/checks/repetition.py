@@ -22,6 +22,7 @@ LIMITS = {
     "topFourgram": 0.16,
 }
 LEAST_WORDS = 50
+MOST_WORDS = 200_000  # of a longer text the beginning is counted: its n-grams would take 100 bytes a word
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]|\w+")
 _GRAMS = {"topBigram": 2, "topTrigram": 3, "topFourgram": 4}
 
@@ -37,7 +38,7 @@ def repeats(text: str, given: Mapping[str, Any]) -> bool:
 
 def shares(text: str, words: list[str] | None = None) -> dict[str, float]:
     """Return the share of each of `LIMITS` in a text, 0 to 1."""
-    words = _WORD.findall(text) if words is None else words
+    words = (_WORD.findall(text) if words is None else words)[:MOST_WORDS]
     lines = [line for line in map(str.strip, text.splitlines()) if line]
     again = [line for line, count in Counter(lines).items() for _ in range(count - 1)]
     characters = sum(map(len, lines))

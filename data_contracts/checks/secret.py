@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 FORMS = {
-    "private key": r"-----BEGIN (?:[A-Z]+ )*PRIVATE KEY(?: BLOCK)?-----",
+    "private key": r"-----BEGIN (?:[A-Z]{1,20} ){0,4}PRIVATE KEY(?: BLOCK)?-----",
     "AWS access key": r"\b(?:AKIA|ASIA)[A-Z2-7]{16}\b",
     "GitHub token": r"\b(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59})\b",
     "GitLab token": r"\bglpat-[A-Za-z0-9_-]{20}\b",
@@ -23,12 +23,14 @@ FORMS = {
     "npm token": r"\bnpm_[A-Za-z0-9]{36}\b",
     "PyPI token": r"\bpypi-AgEIcHlwaS5vcmc[A-Za-z0-9_-]{50,}",
     "OpenAI key": r"\bsk-(?:proj-)?[A-Za-z0-9_-]{40,}",
-    "JSON Web Token": r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{20,}",
+    "JSON Web Token": r"\beyJ[A-Za-z0-9_-]{10,500}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{20,}",
 }
-_ASSIGNED = (
-    r"(?:passw(?:or)?d|secret|token|api[_-]?key|access[_-]?key)[\"']?\s*(?::=|=>|[:=])\s*[\"']([^\"'\s]{12,200})[\"']"
+_NAMES = r"passw(?:or)?d|secret|token|api[_-]?key|access[_-]?key"
+_ASSIGNED = rf"(?:{_NAMES})[\"']?\s{{0,20}}(?::=|=>|[:=])\s{{0,20}}[\"']([^\"'\s]{{12,200}})[\"']"
+MAY_BE_SECRET = (
+    "(?i)PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AIza|[rs]k_live_|hf_|npm_|pypi-|sk-|eyJ|"
+    + _NAMES
 )
-MAY_BE_SECRET = "(?i)PRIVATE KEY|AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|AIza|[rs]k_live_|hf_|npm_|pypi-|sk-|eyJ|passw|secret|token|api[_-]?key|access[_-]?key"  # noqa: E501
 _EVERY = re.compile("|".join(FORMS.values()))
 _ASSIGNMENT = re.compile(_ASSIGNED, re.IGNORECASE)
 # Bits a character: words and placeholders lie below, drawn characters above.

@@ -270,6 +270,11 @@ def _value_faults(
             return
     if len(bounds) == 2 and type(bounds[0][1]) is type(bounds[1][1]) and bounds[0][1] > bounds[1][1]:
         yield Fault((*path, "min_value"), "more than max_value, so nothing passes; correct one")
+    for reference in _references(kwargs.get("json_schema")):
+        if not reference.startswith("#"):
+            yield Fault(
+                (*path, "json_schema"), f"{reference!r} would be fetched; write the schema out, with $ref '#/...' only"
+            )
     if "value_set" in kwargs:
         listed = kwargs["value_set"]
         try:
@@ -289,3 +294,15 @@ def _value_faults(
         yield Fault(path, f"{likes!r} is no list of patterns of LIKE; give texts with % and _")
     if kwargs.get("match_on", "any") not in ("any", "all"):
         yield Fault((*path, "match_on"), f"{kwargs['match_on']!r} is not allowed; use any or all")
+
+
+def _references(schema: Any) -> Iterator[str]:
+    """Every $ref of a JSON schema, and the like: what may lead out of it."""
+    if isinstance(schema, dict):
+        for key, value in schema.items():
+            if key in ("$ref", "$dynamicRef", "$recursiveRef") and isinstance(value, str):
+                yield value
+            yield from _references(value)
+    elif isinstance(schema, list):
+        for value in schema:
+            yield from _references(value)

@@ -216,6 +216,11 @@ def test_sums_of_columns_are_exact_beyond_64_bits(tmp_path: Path) -> None:
             "object",
             "at least two",
         ),
+        (
+            entry("expect_column_values_to_match_json_schema", {"json_schema": {"items": [{"$ref": "http://a.b/c"}]}}),
+            "word",
+            "would be fetched",
+        ),
         (entry("unexpected_rows_expectation", {}), "object", "write it as a rule of type sql"),
         (entry("expect_column_values_to_be_unique", severity="fatal"), "word", "'fatal' is not allowed"),
         ({"type": "custom", "engine": "greatExpectations", "implementation": "[1"}, "word", "no expectation is named"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +184,36 @@ def test_a_text_rule_is_of_a_string_column_and_a_language_is_one_that_can_be_tol
     rule = only(contract_of(tmp_path, entry("language", {"expected": ["xx"]})), "language")
     with pytest.raises(ContractError, match="'xx' cannot be told"):
         failing(rule, pa.record_batch({"content": [ENGLISH]}))
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "a.",
+        "a@",
+        "a@b.",
+        "1",
+        "1 ",
+        "4-",
+        "eyJ",
+        "eyJ-",
+        "-----BEGIN A ",
+        "password",
+        "token = ",
+        "+46",
+        "GB29 ",
+        "\n",
+    ],
+)
+def test_no_text_takes_longer_than_its_length_warrants(unit: str) -> None:
+    hostile = "x@y " + unit * (400_000 // len(unit)) + " secret"
+    kinds = ["email", "card", "iban", "se.personnummer"]
+    began = time.monotonic()
+    one_fails(RowRule("r", "content", "personalData", {"kinds": kinds, "maximum": 10**9}, ""), hostile)
+    one_fails(RowRule("r", "content", "secrets", {"maximum": 10**9}, ""), hostile)
+    one_fails(RowRule("r", "content", "mojibake", {}, ""), hostile)
+    assert time.monotonic() - began < 20
 
 
 def test_shares_of_repetition_are_those_that_the_paper_defines() -> None:
