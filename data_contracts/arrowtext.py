@@ -45,6 +45,8 @@ def json_texts(values: pa.Array) -> pa.Array:
         text = _joined('"', values.cast(pa.string()), '"')
     elif pa.types.is_timestamp(kind) and kind.unit == "us" and kind.tz == "UTC":
         text = _moments(values)
+    elif pa.types.is_float64(kind):
+        text = pa.array([_number(value) for value in values.to_pylist()], pa.string())
     else:
         text = pa.array([canonical_json(json_value(value)).decode() for value in values.to_pylist()], pa.string())
     return pc.fill_null(text, "null") if text.null_count else text
@@ -95,6 +97,11 @@ def _quoted(text: pa.Array) -> pa.Array:
     plain = _joined('"', text, '"')
     escaped = [json.dumps(value, ensure_ascii=False) for value in text.filter(special).to_pylist()]
     return pc.replace_with_mask(plain, pc.fill_null(special, False), pa.array(escaped, pa.string()))
+
+
+def _number(value: float | None) -> str | None:
+    # JSON's number is Python's shortest form; what is none is text.
+    return None if value is None else repr(value) if value - value == 0 else f'"{value}"'
 
 
 def _moments(values: pa.Array) -> pa.Array:

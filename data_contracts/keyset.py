@@ -42,7 +42,7 @@ class KeySet:
         if not len(keys):
             return repeated
         pairs = np.ascontiguousarray(keys).view(np.uint64)
-        order = np.argsort(pairs[:, 0])
+        order = np.argsort(np.ascontiguousarray(pairs[:, 0]))
         found = pairs[order]
         same = found[1:, 0] == found[:-1, 0]
         if same.any():

@@ -70,10 +70,10 @@ class RowSplitter:
             if broken:
                 own = {names[column]: faults[row] for column in broken}
                 details.append(_said(names, key, {**described, **own}))
-                continue
-            if key not in made:
-                made[key] = _said(names, key, described)
-            details.append(made[key])
+            else:
+                if key not in made:
+                    made[key] = _said(names, key, described)
+                details.append(made[key])
         return pa.array(details, pa.string())
 
     def _raw(self, rows: pa.RecordBatch) -> pa.Array:

@@ -29,6 +29,8 @@ from data_contracts.sources.records import RAW, SOURCE_FILE, SOURCE_LINE, source
 from data_contracts.splitting import RowSplitter, any_of
 
 DUPLICATE_KEY = "primaryKey.duplicate"
+# For fewer batches that are there already a thread is not worth its start.
+_FEW = 4
 _REPEATS = {DUPLICATE_KEY: "an earlier record of this partition has the same primary key"}
 Verdict = Literal["accepted", "refused", "empty"]
 
@@ -90,8 +92,10 @@ def validate(
     schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
     rows_in = rows_accepted = bytes_in = 0
-    for batch in batches if isinstance(batches, Sequence) else read_ahead(batches):
-        failures = splitter.failures(batch)
+    # Reading and the rules are Arrow's work and hold no lock of Python, hashing and the rest do: each has its core.
+    judged = ((batch, splitter.failures(batch)) for batch in batches)
+    few = isinstance(batches, Sequence) and len(batches) < _FEW
+    for batch, failures in judged if few else read_ahead(judged):
         named, known = _no_ids(batch) if ids is None else ids.of(batch)
         if keys is not None:
             hashes, keyed = key_hashes(contract, batch) if ids is None else (named, known)
