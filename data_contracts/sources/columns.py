@@ -52,7 +52,7 @@ def typed_records(contract: Contract, records: Iterable[RawRecord]) -> Iterator[
 
 
 def _size(record: RawRecord) -> int:
-    texts = sum(len(value) for value in record.values.values() if isinstance(value, str | bytes))
+    texts = sum([len(value) for value in record.values.values() if type(value) is str])
     return texts + (len(record.raw) if record.raw else 0)
 
 

@@ -98,10 +98,14 @@ def loads(text: str) -> Any:
         ValueError: not JSON, or nested too deeply.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def _refuse(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+# json.loads with a setting makes a decoder for every call, which takes as long as a short line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
