@@ -45,8 +45,11 @@ def secrets(text: str, given: Mapping[str, Any]) -> bool:
 def found(text: str, least: float = LEAST_ENTROPY) -> Iterator[str]:
     """Yield keys and tokens, then values of passwords and the like of at least `least` bits a character."""
     for match in _EVERY.finditer(text):
-        if match.group().startswith("-----") or entropy(match.group()) >= 3.0:
-            yield match.group()
+        key = match.group()
+        # A slug of words in lower case may begin like a key.
+        drawn = entropy(key) >= 3.0 and (key != key.lower() or any(c.isdigit() for c in key))
+        if key.startswith("-----") or drawn:
+            yield key
     for match in _ASSIGNMENT.finditer(text):
         value = match.group(1)
         if entropy(value) >= least and any(c.isdigit() for c in value) and not _EVERY.search(value):
