@@ -51,7 +51,8 @@ CASES: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     (
         "secrets",
         {},
-        ["password = get_password()", 'password = "changeme"', "sk-learn", "a secret is out", "sk-" + "long-slug-" * 5, 'token: "aaaaaaaaaaaa1"'],
+        ["password = get_password()", 'password = "changeme"', "sk-learn", "a secret is out", "sk-" + "long-slug-" * 5,
+         'token: "aaaaaaaaaaaa1"'],
         [
             "-----BEGIN RSA PRIVATE KEY-----\nMIIE",
             "key AKIA" + "Q3EGRBL7XK2MZNPT",
