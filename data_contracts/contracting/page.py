@@ -22,12 +22,16 @@ h1 { font-size: 1.7rem; margin: 0 } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6
 .wide { overflow-x: auto } table { border-collapse: collapse; width: 100% }
 th, td { text-align: left; vertical-align: top; padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line) }
 th { font-weight: 600; color: var(--soft); font-size: .85rem; border-bottom-width: 2px }
-td.number { text-align: right; font-variant-numeric: tabular-nums }
+td code { white-space: nowrap } td.number, th.number { text-align: right; font-variant-numeric: tabular-nums }
 .mark { border: 1px solid var(--line); border-radius: .3rem; padding: 0 .35rem; margin-right: .25rem; font-size: .8rem;
         white-space: nowrap }
 .good { color: var(--good) } .bad { color: var(--bad) } .warn { color: var(--warn) }
 .note { border-left: 3px solid var(--warn); padding: .2rem .8rem; margin: .4rem 0 }
 """
+_RULES = (
+    '<p class="soft">A record that fails a rule goes to quarantine, with every rule that it fails. A partition'
+    " that fails a rule of its own is refused, unless the rule only warns.</p>"
+)
 # How a clause reads to a person who has never seen the schema.
 _CLAUSES = {
     "licence.expression": "Licence of the set",
@@ -66,6 +70,7 @@ def page(found: Summary, trial: Trial | None = None, links: Sequence[tuple[str, 
         _section("What may be done with it", ["clause", "says"], _terms(found)),
         _section("Columns", ["column", "type", "is", "allowed", "what it is"], _columns(found)),
         _section("Rules", ["rule", "judges", "what"], _rules(found)),
+        _RULES if found.rules else "",
         *(_trial(trial) if trial else ()),
     ]
     body = "\n".join(part for part in parts if part)
@@ -97,9 +102,9 @@ def _columns(found: Summary) -> list[list[str]]:
 
 def _rules(found: Summary) -> list[list[str]]:
     words = {
-        "row": "each record; one that fails goes to quarantine",
-        "batch, error": "the partition; refuses it",
-        "batch, warning": "the partition; warns",
+        "row": "each record",
+        "batch, error": "the partition",
+        "batch, warning": "the partition, as a warning",
     }
     return [
         [f"<code>{escape(name)}</code>", words.get(kind, escape(kind)), escape(what)]
@@ -139,7 +144,12 @@ def _section(title: str, heads: list[str], rows: Sequence[Sequence[str | int]]) 
 def _table(title: str, heads: list[str], rows: Sequence[Sequence[str | int]]) -> str:
     if not rows:
         return ""
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads) if any(heads) else ""
+    numeric = [isinstance(value, int) for value in rows[0]]
+    head = "".join(
+        f'<th class="number">{escape(name)}</th>' if right else f"<th>{escape(name)}</th>"
+        for name, right in zip(heads, numeric, strict=True)
+    )
+    head = head if any(heads) else ""
     lines = [f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows]
     top = f"<thead><tr>{head}</tr></thead>" if head else ""
     return f'{title}<div class="wide"><table>{top}<tbody>{"".join(lines)}</tbody></table></div>'
