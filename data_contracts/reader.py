@@ -69,6 +69,8 @@ def _needed(form: str, value: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "query", "format sql needs a query; give the SELECT whose rows are the records"
     if form == "xml" and not ("record" in value and value.get("fields")):
         yield "record", "format xml needs 'record' (a path) and 'fields' (column: path); give both"
+    if form == "text" and isinstance(value.get("split"), str) and value["split"] not in ("line", "paragraph"):
+        yield "split", f"{value['split']!r} is not allowed; give line, paragraph or {{pattern: ...}}"
     if form == "text" and "beside" in value and value.get("split") != "line":
         yield "beside", "files are joined by line number; add 'split: line'"
     if form == "csv" and value.get("delimiter", ",") == value.get("quote", '"'):

@@ -55,6 +55,7 @@ def test_the_page_names_every_format_and_setting() -> None:
         ({"format": "csv", "skipRows": True}, "give a whole number"),
         ({"format": "text", "beside": {"a": "b.txt"}}, "add 'split: line'"),
         ({"format": "text", "split": {"pattern": "[", "more": 1}}, "give {pattern"),
+        ({"format": "text", "split": "sentence"}, "give line, paragraph"),
         ({"format": "xml", "record": "a"}, "needs 'record' (a path) and 'fields'"),
         ({"format": "sql"}, "needs a query"),
     ],
