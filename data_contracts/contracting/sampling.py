@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 from lxml import etree
 
 from data_contracts.errors import DataRefused
-from data_contracts.sources.opening import DEFAULT_LIMIT, MOST_WHOLE_BYTES, encoding_of, opened, utf8_blocks
+from data_contracts.sources.decoding import encoding_of, utf8_blocks
+from data_contracts.sources.opening import DEFAULT_LIMIT, MOST_WHOLE_BYTES, opened
 from data_contracts.sources.records import SourceFile
 
 _SUFFIXES = {

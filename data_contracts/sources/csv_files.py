@@ -18,13 +18,13 @@ from pyarrow import csv
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
 from data_contracts.sources.columns import in_order
 from data_contracts.sources.csv_records import Dialect, Parsed, parse
 from data_contracts.sources.csv_sound import sound
+from data_contracts.sources.decoding import Encoding
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.files import FileLayout
-from data_contracts.sources.opening import Encoding
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition, batches, typed_batches
 
 _BLOCK_BYTES = opening.BLOCK_BYTES
@@ -74,7 +74,7 @@ class CsvFiles:
     def _batches(self, file: SourceFile, constants: dict[str, Any]) -> Iterator[pa.RecordBatch]:
         encoding = self.layout.encoding(file)
         with opening.opened(file, self.layout.limit) as stream:
-            blocks = opening.utf8_blocks(stream, encoding, _BLOCK_BYTES)
+            blocks = decoding.utf8_blocks(stream, encoding, _BLOCK_BYTES)
             yield from _File(self, file, encoding, constants).batches(blocks)
 
 
@@ -131,7 +131,7 @@ class _File:
         try:
             if record.fault:
                 raise ValueError(record.fault)
-            names = [opening.decoded(value, self.encoding) for value, _ in record.fields]
+            names = [decoding.decoded(value, self.encoding) for value, _ in record.fields]
         except ValueError as error:
             raise DataRefused(
                 f"{self.file.path}: {self.file.name}: the header cannot be read: {error}; "
@@ -243,7 +243,7 @@ class _File:
 
     def _record(self, record: Parsed) -> RawRecord:
         if record.fault:
-            raw = opening.original(record.raw, self.encoding)
+            raw = decoding.original(record.raw, self.encoding)
             return RawRecord(self.file.name, self.number, self.constants, record.fault, raw)
         if len(record.fields) != self.width:
             return self._ragged(self.number, len(record.fields), record.raw)
@@ -254,15 +254,15 @@ class _File:
             except ValueError as error:
                 values[name] = None
                 faults.append(f"{name}: {error}")
-        raw = opening.original(record.raw, self.encoding)
+        raw = decoding.original(record.raw, self.encoding)
         return RawRecord(self.file.name, self.number, values, "; ".join(faults) or None, raw)
 
     def _value(self, data: bytes, quoted: bool) -> str | None:
-        text = opening.decoded(data, self.encoding)
+        text = decoding.decoded(data, self.encoding)
         if self.reader.trim:
             text = text.strip()
         return None if text in self.reader.nulls and (self.reader.trim or not quoted) else text
 
     def _ragged(self, number: int, fields: int, raw: bytes) -> RawRecord:
         fault = f"{fields} fields, the header has {self.width}"
-        return RawRecord(self.file.name, number, self.constants, fault, opening.original(raw, self.encoding))
+        return RawRecord(self.file.name, number, self.constants, fault, decoding.original(raw, self.encoding))

@@ -15,8 +15,9 @@ from data_contracts.contract import Contract
 from data_contracts.errors import ContractError, DataRefused
 from data_contracts.reader import LINE_ENDS
 from data_contracts.sources.columns import typed_records
+from data_contracts.sources.decoding import Encoding, encoding_of
 from data_contracts.sources.drift import columns_in
-from data_contracts.sources.opening import DEFAULT_LIMIT, Encoding, encoding_of, members
+from data_contracts.sources.opening import DEFAULT_LIMIT, members
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 from data_contracts.sources.remote import RemoteFolder, is_remote
 

@@ -16,9 +16,9 @@ from lxml import etree
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
+from data_contracts.sources.decoding import Encoding
 from data_contracts.sources.files import FileLayout
-from data_contracts.sources.opening import Encoding
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 from data_contracts.sources.xml_files import check_paths
 
@@ -96,7 +96,7 @@ class HtmlFiles:
                     encoding = Encoding(_codec(said[1].decode()))
                 except LookupError as error:
                     raise ValueError(str(error)) from error
-        return opening.decoded(b"".join(opening.utf8_blocks(io.BytesIO(data), encoding)), encoding)
+        return decoding.decoded(b"".join(decoding.utf8_blocks(io.BytesIO(data), encoding)), encoding)
 
 
 def _codec(name: str) -> str:

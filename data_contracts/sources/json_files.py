@@ -13,10 +13,10 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError, DataRefused
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
+from data_contracts.sources.decoding import Encoding
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.members import Members, fields_of, loads
-from data_contracts.sources.opening import Encoding
 from data_contracts.sources.paths import ALL, Node, Step, record_path, records
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
@@ -84,9 +84,9 @@ class JsonFiles:
         file.check_unchanged()
 
     def _parsed(self, data: bytes, encoding: Encoding) -> Iterator[Node | tuple[str, bytes]]:
-        blocks = b"".join(opening.utf8_blocks(io.BytesIO(data), encoding))
+        blocks = b"".join(decoding.utf8_blocks(io.BytesIO(data), encoding))
         try:
-            text = opening.decoded(blocks, encoding)
+            text = decoding.decoded(blocks, encoding)
         except ValueError as error:
             yield str(error), data
             return
@@ -107,7 +107,7 @@ class JsonFiles:
         at = _space(text, 0)
         kind = text[at : at + 1]
         if self.steps not in ((ALL,), None) or kind not in ("[", "{") or (self.steps is None and kind == "{"):
-            yield f"not JSON: {fault}", opening.original(text.encode(), encoding)
+            yield f"not JSON: {fault}", decoding.original(text.encode(), encoding)
             return
         root = Node([] if kind == "[" else {})
         decoder, index = json.JSONDecoder(parse_constant=_refuse), 0
@@ -131,7 +131,7 @@ class JsonFiles:
                 break
             yield Node(value, root, key)
             at, index = at + 1, index + 1
-        yield f"not JSON from here on: {fault}", opening.original(text[start:].encode(), encoding)
+        yield f"not JSON from here on: {fault}", decoding.original(text[start:].encode(), encoding)
 
     def _streamed(self, file: SourceFile, encoding: Encoding) -> Iterator[Node | tuple[str, bytes]]:
         steps = self.steps if self.steps is not None else (ALL,)
@@ -144,7 +144,7 @@ class JsonFiles:
         first = steps.index(ALL)
         prefix = ".".join(str(step) for step in steps[:first])
         with opening.opened(file, self.layout.limit) as stream:
-            text = _Blocks(opening.utf8_blocks(stream, encoding))
+            text = _Blocks(decoding.utf8_blocks(stream, encoding))
             start = text.peek()
             root = Node([])
             try:

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from data_contracts.contract import Contract
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.members import Members, fields_of, loads
 from data_contracts.sources.paths import Node
@@ -43,14 +43,14 @@ class JsonLines:
         encoding = self.layout.encoding(file)
         number = 0
         with opening.opened(file, self.layout.limit) as stream:
-            blocks = opening.utf8_blocks(stream, encoding)
-            for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
+            blocks = decoding.utf8_blocks(stream, encoding)
+            for number, (line, _) in enumerate(decoding.lines(blocks, self.layout.line_end), start=1):
                 if not line.strip():
                     continue
                 try:
-                    values = _values(members, opening.decoded(line, encoding))
+                    values = _values(members, decoding.decoded(line, encoding))
                 except ValueError as error:
-                    raw = opening.original(line, encoding)
+                    raw = decoding.original(line, encoding)
                     yield RawRecord(file.name, number, constants, str(error), raw)
                 else:
                     yield RawRecord(file.name, number, {**constants, **values})

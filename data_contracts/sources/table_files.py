@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
 from data_contracts.sources.columns import in_order
 from data_contracts.sources.drift import columns_in
 from data_contracts.sources.files import FileLayout
@@ -59,14 +59,14 @@ class TableFiles:
         numbers: list[int] = []
         bad: list[RawRecord] = []
         with opening.opened(file, self.layout.limit) as stream:
-            blocks = opening.utf8_blocks(stream, encoding)
-            for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
+            blocks = decoding.utf8_blocks(stream, encoding)
+            for number, (line, _) in enumerate(decoding.lines(blocks, self.layout.line_end), start=1):
                 if number <= self.skip or not line.strip():
                     continue
                 try:
-                    words = opening.decoded(line, encoding).split()
+                    words = decoding.decoded(line, encoding).split()
                 except ValueError as error:
-                    bad.append(RawRecord(file.name, number, constants, str(error), opening.original(line, encoding)))
+                    bad.append(RawRecord(file.name, number, constants, str(error), decoding.original(line, encoding)))
                     continue
                 if not words:
                     # Blank by Unicode only: still a line with something in it.
@@ -76,7 +76,7 @@ class TableFiles:
                     places = self._places(names, file)
                 elif len(words) != len(names):
                     fault = f"{len(words)} words, there are {len(names)} columns"
-                    bad.append(RawRecord(file.name, number, constants, fault, opening.original(line, encoding)))
+                    bad.append(RawRecord(file.name, number, constants, fault, decoding.original(line, encoding)))
                 else:
                     rows.append(words)
                     numbers.append(number)

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError, DataRefused
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
+from data_contracts.sources.decoding import Encoding
 from data_contracts.sources.files import FileLayout
-from data_contracts.sources.opening import Encoding
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
 
@@ -101,8 +101,8 @@ class TextFiles:
         file.check_unchanged()
         encoding = self.layout.encoding(file)
         with opening.opened(file, self.layout.limit) as stream:
-            blocks = opening.utf8_blocks(stream, encoding)
-            for number, (line, _) in enumerate(opening.lines(blocks, self.layout.line_end), start=1):
+            blocks = decoding.utf8_blocks(stream, encoding)
+            for number, (line, _) in enumerate(decoding.lines(blocks, self.layout.line_end), start=1):
                 if line.strip():
                     yield self._record(file.name, number, line, encoding, constants)
         file.check_unchanged()
@@ -119,7 +119,7 @@ class TextFiles:
             short = [each.name for (each, _), line in zip(opened, row, strict=True) if line is None]
             if short:
                 raw = b"\t".join(
-                    opening.original(line, encoding)
+                    decoding.original(line, encoding)
                     for (_, encoding), line in zip(opened, row, strict=True)
                     if line is not None
                 )
@@ -129,13 +129,13 @@ class TextFiles:
             values, faults = dict(constants), []
             for column, (each, encoding), line in zip(others, opened[1:], row[1:], strict=True):
                 try:
-                    values[column] = self._text(opening.decoded(line, encoding))
+                    values[column] = self._text(decoding.decoded(line, encoding))
                 except ValueError as error:
                     faults.append(f"{each.name}: {error}")
             found = self._record(file.name, number, row[0], opened[0][1], values)
             if faults:
                 faults = [found.fault, *faults] if found.fault else faults
-                raw = opening.original(row[0], opened[0][1])
+                raw = decoding.original(row[0], opened[0][1])
                 yield RawRecord(file.name, number, found.values, "; ".join(faults), raw)
             else:
                 yield found
@@ -144,15 +144,15 @@ class TextFiles:
 
     def _read_lines(self, file: SourceFile, encoding: Encoding) -> Iterator[bytes]:
         with opening.opened(file, self.layout.limit) as stream:
-            blocks = opening.utf8_blocks(stream, encoding)
-            yield from (line for line, _ in opening.lines(blocks, self.layout.line_end))
+            blocks = decoding.utf8_blocks(stream, encoding)
+            yield from (line for line, _ in decoding.lines(blocks, self.layout.line_end))
 
     def _whole(self, file: SourceFile, constants: Mapping[str, Any]) -> Iterator[RawRecord]:
         data = opening.whole(file, self.layout.limit)
         encoding = self.layout.encoding(file)
         data = data[encoding.mark :]
         if not encoding.is_utf8:
-            data = b"".join(opening.utf8_blocks(io.BytesIO(data), Encoding(encoding.codec)))
+            data = b"".join(decoding.utf8_blocks(io.BytesIO(data), Encoding(encoding.codec)))
         values, start = dict(constants), 0
         if self.front is not None:
             # What is not UTF-8 stays one character a byte here, so that places in text and bytes agree below.
@@ -173,7 +173,7 @@ class TextFiles:
     def _parts(self, data: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Yield (a part, what separates it from the next)."""
         if self.split == "line":
-            yield from opening.lines(iter([data]), self.layout.line_end)
+            yield from decoding.lines(iter([data]), self.layout.line_end)
             return
         text = data.decode("utf-8", "surrogateescape")
         at = 0
@@ -187,9 +187,9 @@ class TextFiles:
     ) -> RawRecord:
         values = dict(constants)
         try:
-            text = opening.decoded(data, encoding)
+            text = decoding.decoded(data, encoding)
         except ValueError as error:
-            return RawRecord(file, number, values, str(error), opening.original(data, encoding))
+            return RawRecord(file, number, values, str(error), decoding.original(data, encoding))
         for name, pattern in self.fields.items():
             match = pattern.search(text)
             if match is not None and match[1] is not None:

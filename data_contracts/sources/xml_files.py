@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from data_contracts.contract import Contract
 from data_contracts.errors import ContractError
-from data_contracts.sources import opening
+from data_contracts.sources import decoding, opening
 from data_contracts.sources.files import FileLayout
 from data_contracts.sources.records import RawRecord, SourceFile, SourcePartition
 
@@ -72,8 +72,8 @@ class XmlFiles:
         if self.stated is None:
             return data, None
         encoding = self.layout.encoding(file)
-        text = b"".join(opening.utf8_blocks(io.BytesIO(data), encoding))
-        return opening.decoded(text, encoding).encode(), "utf-8"
+        text = b"".join(decoding.utf8_blocks(io.BytesIO(data), encoding))
+        return decoding.decoded(text, encoding).encode(), "utf-8"
 
 
 def parse(data: bytes, encoding: str | None = None) -> ElementTree.Element:
