@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ from data_contracts.sources.spooled import Spooled
 _ROWS = 8_192
 _SELECT = re.compile(r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 _DRIVERS = ("sqlite", "postgresql", "snowflake", "flightsql", "duckdb", "bigquery")
-_PASSWORD = re.compile(r"^[a-z0-9+]+://[^/@:]*:[^/@]+@|[?&](password|pwd|token)=", re.IGNORECASE)
+_PASSWORD = re.compile(r"^[a-z0-9+]+://[^/@:]*:[^/@]+@|[?&;](password|pwd|token)=", re.IGNORECASE)
 FILE = "query"
 
 
@@ -41,7 +42,7 @@ class SqlQuery(Spooled):
         self.query = str(contract.reader.get("query", ""))
         if not _SELECT.match(self.query) or ";" in self.query.rstrip().rstrip(";"):
             raise ContractError(f"{contract.path}: reader.query: a query is one SELECT; correct it")
-        if _PASSWORD.search(location):
+        if _PASSWORD.search(unquote(location)):
             # A location is registered and shown; the URL is not quoted here either.
             raise DataRefused(
                 f"{contract.id}: the URL of its source holds a password, which would be registered with it; leave it"
@@ -160,6 +161,4 @@ def _readonly(url: str) -> str:
     path = _sqlite_file(url)
     if path is None:
         return url
-    from urllib.parse import quote
-
     return f"sqlite:///file:{quote(str(path.absolute()))}?mode=ro&uri=true"
