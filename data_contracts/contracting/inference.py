@@ -22,7 +22,8 @@ from data_contracts.contracting.drafting import (
     undecided_terms,
 )
 from data_contracts.contracting.profiling import Profile, profile
-from data_contracts.contracting.sampling import Sample, take_sample
+from data_contracts.contracting.sample import Sample
+from data_contracts.contracting.sampling import take_sample
 from data_contracts.faults import PLACEHOLDER
 
 # Above this a column of text is what is trained on rather than a name of something.
