@@ -65,7 +65,9 @@ class RowSplitter:
         faults = rows.column(FAULT).to_pylist() if decodes else []
         made: dict[bytes, str] = {}
         details = []
-        for row, key in enumerate(map(bytes, failed)):
+        width, data = len(names), failed.tobytes()
+        for row in range(len(failed)):
+            key = data[row * width : (row + 1) * width]
             broken = [column for column in decodes if key[column]]
             if broken:
                 own = {names[column]: faults[row] for column in broken}

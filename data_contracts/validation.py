@@ -7,7 +7,7 @@ While one batch is worked on, a thread makes the next.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from data_contracts.keyset import KeySet
 from data_contracts.rules import batch_rules
 from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources.records import RAW, SOURCE_FILE, SOURCE_LINE, source_schema
-from data_contracts.splitting import RowSplitter, any_of
+from data_contracts.splitting import Failures, RowSplitter, any_of
 
 DUPLICATE_KEY = "primaryKey.duplicate"
 # For fewer batches that are there already a thread is not worth its start.
@@ -92,10 +92,7 @@ def validate(
     schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
     rows_in = rows_accepted = bytes_in = 0
-    # Reading and the rules are Arrow's work and hold no lock of Python, hashing and the rest do: each has its core.
-    judged = ((batch, splitter.failures(batch)) for batch in batches)
-    few = isinstance(batches, Sequence) and len(batches) < _FEW
-    for batch, failures in judged if few else read_ahead(judged):
+    for batch, failures in _judged(splitter, batches, ids is not None):
         named, known = _no_ids(batch) if ids is None else ids.of(batch)
         if keys is not None:
             hashes, keyed = key_hashes(contract, batch) if ids is None else (named, known)
@@ -154,6 +151,23 @@ def judge(
         for counter in counters:
             counter.add(pa.Table.from_batches([batch]))
     return tuple(counter.judge(rows_in, accepted.num_rows) for counter in counters)
+
+
+def _judged(
+    splitter: RowSplitter, batches: Iterable[pa.RecordBatch], hashing: bool
+) -> Iterator[tuple[pa.RecordBatch, Failures]]:
+    """Yield each batch and which of its rows fail which rules.
+
+    Reading and the rules are Arrow's work and hold no lock of Python; hashing ids does, and takes as long as both. So
+    a thread reads, and applies the rules too where ids are hashed or there is nothing to read.
+    """
+    ready = isinstance(batches, Sequence)
+    if isinstance(batches, Sequence) and len(batches) < _FEW:
+        yield from ((batch, splitter.failures(batch)) for batch in batches)
+    elif hashing or ready:
+        yield from read_ahead((batch, splitter.failures(batch)) for batch in batches)
+    else:
+        yield from ((batch, splitter.failures(batch)) for batch in read_ahead(batches))
 
 
 class _Constants:

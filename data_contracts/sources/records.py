@@ -41,6 +41,11 @@ class SourceFile:
         except OSError as error:
             raise self._unreadable(error) from error
 
+    @property
+    def hashed(self) -> bool:
+        """Whether `sha` was asked for, so that somebody relies on the bytes being those."""
+        return "sha" in vars(self)
+
     def read_bytes(self) -> bytes:
         """Return the bytes that `sha` names.
 

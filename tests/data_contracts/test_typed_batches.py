@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from data_contracts.contract import Contract
+from data_contracts.errors import DataRefused
+from data_contracts.sources import open_source
 from data_contracts.sources.records import RawRecord, batches, typed_batches
 from tests.data_contracts.making import column, make_contract
 
@@ -153,3 +156,17 @@ def test_a_decimal_that_is_whole_is_an_integer(contract: Contract) -> None:
 
 def test_a_block_of_no_records_has_no_batches(contract: Contract, tmp_path: Path) -> None:
     assert list(typed_batches(contract, {"content": pa.array([], pa.string())}, "f", pa.array([], pa.int64()))) == []
+
+
+def test_a_parquet_file_that_changed_after_it_was_hashed_is_refused_and_tried_unhashed(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"content": ["one", "two"], "day": ["d", "d"]}), tmp_path / "a.parquet")
+    contract = make_contract(
+        tmp_path / "contract", [column("day", partitioned=True), column("content")], reader={"format": "parquet"}
+    )
+    source = open_source(contract, str(tmp_path))
+    (hashed,), (unhashed,) = source.partitions(), source.partitions()
+    assert len(hashed.source_sha) == 64
+    pq.write_table(pa.table({"content": ["one", "two"], "day": ["d", "e"]}), tmp_path / "a.parquet")
+    assert sum(batch.num_rows for batch in source.read(unhashed)) == 2
+    with pytest.raises(DataRefused, match="changed while it was read"):
+        list(source.read(hashed))
