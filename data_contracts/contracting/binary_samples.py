@@ -16,6 +16,11 @@ from data_contracts.sources.opening import DEFAULT_LIMIT, opened
 
 
 def parquet_sample(path: Path, most: int) -> Sample:
+    """Sample a Parquet file, whose values have their types.
+
+    Raises:
+        DataRefused: it is none.
+    """
     try:
         with pq.ParquetFile(path) as file:
             batches = file.iter_batches(batch_size=min(most, 65_536))
@@ -32,6 +37,11 @@ def parquet_sample(path: Path, most: int) -> Sample:
 
 
 def arrow_sample(path: Path, most: int) -> Sample:
+    """Sample an Arrow IPC file or stream.
+
+    Raises:
+        DataRefused: it is neither.
+    """
     try:
         with pa.memory_map(str(path)) as stream:
             try:
@@ -46,6 +56,11 @@ def arrow_sample(path: Path, most: int) -> Sample:
 
 
 def xml_sample(path: Path, most: int) -> Sample:
+    """Sample an XML document: its records are the commonest element that holds something.
+
+    Raises:
+        DataRefused: it is none, or no element looks like a record.
+    """
     file = source_file(path)
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False)
     try:

@@ -25,11 +25,13 @@ class Writer:
         self.open: list[str] = []
 
     def guess(self, node: CommentedMap, field: str, value: Any, why: str, path: str) -> None:
+        """Set a field that is guessed, with the reason behind it."""
         node[field] = value
         node.yaml_add_eol_comment(GUESSED + why, field)
         self.guesses.append(f"{path}.{field}: {why}")
 
     def todo(self, node: CommentedMap, field: str, value: Any, what: str, path: str) -> None:
+        """Set a placeholder, with what is to be decided behind it."""
         node[field] = value
         node.yaml_add_eol_comment(what, field)
         self.open.append(f"{path}.{field}: {what}")
@@ -83,6 +85,7 @@ def undecided_terms(writer: Writer, text: str | None, why: str = "the column wit
 
 
 def flow(*values: str) -> CommentedSeq:
+    """Return a list that is written on one line."""
     sequence = CommentedSeq(values)
     sequence.fa.set_flow_style()
     return sequence
@@ -106,11 +109,13 @@ def column_names(physical: list[str]) -> dict[str, str]:
 
 
 def draft_id(path: Path) -> str:
+    """Name a data set after a file: `draft/<its name>`."""
     stem = path.name.split(".")[0] or "data"
     return "draft/" + (re.sub(r"[^a-z0-9]+", "-", stem.lower()).strip("-") or "data")
 
 
 def dumped(document: CommentedMap) -> str:
+    """Return a contract's text, its comments included."""
     yaml = YAML()
     yaml.width = 4096
     yaml.indent(mapping=2, sequence=4, offset=2)

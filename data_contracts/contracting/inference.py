@@ -24,6 +24,7 @@ from data_contracts.contracting.drafting import (
 from data_contracts.contracting.profiling import Profile, profile
 from data_contracts.contracting.sample import Sample
 from data_contracts.contracting.sampling import take_sample
+from data_contracts.errors import DataRefused
 from data_contracts.faults import PLACEHOLDER
 
 # Above this a column of text is what is trained on rather than a name of something.
@@ -53,6 +54,8 @@ def infer(location: Path, *, id: str = "", rows: int = 100_000) -> Inferred:
         DataRefused: nothing is there, its format is not known, or it holds no record.
     """
     sample = take_sample(Path(location), rows)
+    if not sample.rows or not sample.columns:
+        raise DataRefused(f"{location}: holds no record; give data with at least one")
     return assemble(sample, id or draft_id(Path(location)), Path(location).name)
 
 

@@ -34,6 +34,7 @@ class Sample:
 
 
 def source_file(path: Path) -> SourceFile:
+    """Return a path as the readers take it."""
     return SourceFile(path.name, path, path.stat().st_size)
 
 
@@ -56,6 +57,7 @@ def first_text(path: Path) -> tuple[str, dict[str, Any], dict[str, str], bool]:
 
 
 def columns_of(records: Iterable[Mapping[str, Any]], most: int) -> tuple[dict[str, list[Any]], int, bool]:
+    """Turn at most so many records into columns; return them, their number, and whether there were no more."""
     columns: dict[str, list[Any]] = {}
     rows, source = 0, iter(records)
     for record in itertools.islice(source, most):

@@ -20,6 +20,18 @@ _DELIMITERS = (",", "\t", ";", "|")
 
 
 def csv_sample(path: Path, most: int) -> Sample:
+    """Sample a delimited file: delimiter, header and encoding are guessed.
+
+    Raises:
+        DataRefused: it is empty, or no delimited text.
+    """
+    try:
+        return _csv(path, most)
+    except csv.Error as error:
+        raise DataRefused(f"{path}: no delimited text: {error}; write the contract by hand") from error
+
+
+def _csv(path: Path, most: int) -> Sample:
     text, reader, guesses, whole = first_text(path)
     lines = text[: 1 << 16].splitlines()[:50]
     delimiter = _delimiter([line for line in lines if line])
@@ -60,13 +72,14 @@ def _is_header(row: list[str]) -> bool:
 
 
 def json_lines_sample(path: Path, most: int) -> Sample:
+    """Sample a file of one object a line; lines that are none are passed over."""
     text, reader, guesses, whole = first_text(path)
 
     def records() -> Iterator[Mapping[str, Any]]:
         for line in text.splitlines():
             try:
                 value = json.loads(line) if line.strip() else None
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(value, dict):
                 yield value
@@ -97,10 +110,15 @@ def _paths(columns: Mapping[str, Any]) -> dict[str, str]:
 
 
 def json_sample(path: Path, most: int) -> Sample:
+    """Sample a JSON document: its records are the largest list or mapping of objects.
+
+    Raises:
+        DataRefused: it is no JSON, or too large to be looked at.
+    """
     text, reader, guesses, whole = first_text(path)
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         large = "" if whole else f"more than {MOST_TEXT >> 20} MiB, too large to infer from; "
         raise DataRefused(f"{path}: {large}no JSON document: {error}; give a smaller or a whole one") from error
     reader = {"format": "json", **reader}
@@ -131,5 +149,6 @@ def _record_path(document: Any, where: str = "$") -> tuple[str, list[Any]]:
 
 
 def text_sample(path: Path, most: int) -> Sample:
+    """Sample a text that is one record."""
     text, reader, guesses, whole = first_text(path)
     return Sample({"format": "text", **reader}, {"text": [text]}, 1, whole, guesses)

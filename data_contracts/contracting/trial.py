@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.masking import row_value
 from data_contracts.rules import batch_rules, row_rules
+from data_contracts.ruling.context import NOTHING, RuleContext
 from data_contracts.sources import Source
 from data_contracts.validation import DUPLICATE_KEY, Report, validate
 
@@ -96,10 +98,11 @@ class _Gathered:
     examples: dict[str, list[Example]] = field(default_factory=dict)
 
     def add(self, table: pa.Table) -> None:
-        if all(len(self.examples.get(rule, ())) >= self.limit for rule in self.columns):
-            return
         wanted = table.select(["reasons", "source_file", "source_line", "raw"])
         for batch in wanted.to_batches(max_chunksize=256):
+            named = pc.unique(pc.list_flatten(batch.column("reasons"))).to_pylist()
+            if all(len(self.examples.get(rule, ())) >= self.limit for rule in named):
+                continue
             for row in batch.to_pylist():
                 for rule in row["reasons"]:
                     found = self.examples.setdefault(rule, [])
@@ -108,10 +111,21 @@ class _Gathered:
                         found.append(Example(row["source_file"], row["source_line"], shown))
 
 
-def try_contract(contract: Contract, source: Source, partitions: Sequence[str] = (), examples: int = 3) -> Trial:
+def _nothing(partition: str) -> RuleContext:
+    return NOTHING
+
+
+def try_contract(
+    contract: Contract,
+    source: Source,
+    partitions: Sequence[str] = (),
+    examples: int = 3,
+    context: Callable[[str], RuleContext] = _nothing,
+) -> Trial:
     """Validate the partitions of a source (all, or those that are named) and return every verdict.
 
-    Rules that compare with an earlier partition or another data set see none: nothing is read but the source.
+    `context` gives by partition what rules may ask beyond it: an earlier partition, other data sets. Without it they
+    see none, and a foreign key into another data set cannot be judged.
 
     Raises:
         DataRefused: a named partition is not in the source, or the source cannot be read.
@@ -130,7 +144,9 @@ def try_contract(contract: Contract, source: Source, partitions: Sequence[str] =
     parts: list[PartitionVerdict] = []
     size = 0
     for part in (part for part in found if not partitions or part.value in partitions):
-        report = validate(contract, source.read(part), part.value, None, None, gathered.add)
+        report = validate(
+            contract, source.read(part), part.value, None, None, gathered.add, context=context(part.value)
+        )
         counts.update(report.reasons)
         batches += _batches(part.value, report)
         parts.append(

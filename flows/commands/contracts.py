@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.commands import Json, print_json, print_table
+
+if TYPE_CHECKING:
+    from data_contracts.contract import Contract
+    from data_contracts.ruling.context import RuleContext
 
 
 def check(*files: Path, odcs_only: bool = False, json: Json = False) -> int:
@@ -185,6 +190,7 @@ def test(
     partition: list[str] | None = None,
     examples: int = 3,
     allow_quarantine: bool = False,
+    home: Path | None = None,
     json: Json = False,
 ) -> int:
     """Try a contract on a source: every verdict of every rule, and nothing is written.
@@ -206,13 +212,17 @@ def test(
         Show so many failing records a rule; values of classified columns are hidden.
     allow_quarantine:
         Exit 1 only when a partition would be refused.
+    home:
+        The folder whose data sets foreign keys lead to, and whose earlier partition drift is measured against.
     """
     from data_contracts.contract import load_contract
     from data_contracts.contracting.trial import try_contract
     from data_contracts.sources import open_source, place_of
 
     loaded = load_contract(contract, require_terms=False)
-    trial = try_contract(loaded, open_source(loaded, place_of(source)), partition or (), examples)
+    data = open_source(loaded, place_of(source))
+    beyond = (_beyond(loaded, home),) if home is not None else ()
+    trial = try_contract(loaded, data, partition or (), examples, *beyond)
     failed = bool(trial.refused) or (bool(trial.quarantined) and not allow_quarantine)
     if json:
         print_json({"passed": not failed, "quarantined": trial.quarantined, "refused": trial.refused} | asdict(trial))
@@ -238,6 +248,22 @@ def test(
         f" would be refused; {trial.seconds:.1f} s, nothing written"
     )
     return int(failed)
+
+
+def _beyond(contract: Contract, home: Path) -> Callable[[str], RuleContext]:
+    """What rules may ask of a home's data sets; a data set that was never taken in there has no earlier partition."""
+    from data_contracts.catalog.tables import Tables
+    from data_contracts.referencing import context_of
+    from training.workspace import Workspace
+
+    workspace = Workspace.open(home)
+
+    def others(dataset: str) -> Tables:
+        return workspace.tables(workspace.contract(dataset))
+
+    own = workspace.contract(contract.id) if contract.id in workspace.datasets() else contract
+    tables = workspace.tables(own)
+    return lambda partition: context_of(contract, tables, partition, others)
 
 
 def _examples(found: Any) -> str:

@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from data_contracts.errors import ContractError, DataRefused
+from data_contracts.errors import CausewayError, ContractError, DataRefused
+from data_contracts.sources import open_source
 from flows.cli import app_of
 from tests.data_contracts.making import KEYED, column, make_contract, write_lines
+from training import steps
+from training.workspace import Workspace
 
 READER = {"format": "jsonl", "partition": {"from": "path", "pattern": r"([^/]+)\.jsonl$"}}
 Say = Callable[..., tuple[int, str]]
@@ -178,3 +181,22 @@ def test_docs_of_a_source_adds_verdicts_and_data_docs(say: Say, tmp_path: Path) 
     page = Path(found["page"]).read_text()
     assert "Tried on data" in page and "Records that fail a rule" in page and "data-docs/index.html" in page
     assert Path(found["dataDocs"]).exists()
+
+
+def test_test_of_a_foreign_key_asks_the_data_sets_of_a_home(say: Say, tmp_path: Path) -> None:
+    parent = make_contract(tmp_path / "parent", reader=READER, id="test/parents")
+    write_lines(tmp_path / "parents" / "all.jsonl", [{"key": "a", "content": "apple"}])
+    workspace = Workspace.open(tmp_path / "home")
+    steps.admit(workspace, parent, str(tmp_path / "parents"))
+    source = open_source(parent, str(tmp_path / "parents"))
+    for part in source.partitions():
+        steps.ingest_one(workspace, parent, source, part)
+    known = [{"property": "dataset", "vendor": "causeway", "value": "test/parents"}]
+    leads = column("parent", relationships=[{"type": "foreignKey", "to": "parents.key", "customProperties": known}])
+    path = make_contract(tmp_path, [*KEYED, leads], reader=READER).path
+    write_lines(tmp_path / "data" / "monday.jsonl", [{"key": k, "content": "text", "parent": k} for k in "ab"])
+    code, text = say("test", path, tmp_path / "data", "--home", tmp_path / "home", "--json")
+    failing = {v["rule"]: v["failing"] for v in answer(text)["rows"]}
+    assert code == 1 and failing["parent.foreignKey"] == 1
+    with pytest.raises(CausewayError):
+        say("test", path, tmp_path / "data")

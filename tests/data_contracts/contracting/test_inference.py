@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from pathlib import Path
@@ -18,7 +19,7 @@ from data_contracts.contracting.document import check
 from data_contracts.contracting.inference import Inferred, infer
 from data_contracts.contracting.profiling import profile
 from data_contracts.contracting.trial import Trial, try_contract
-from data_contracts.errors import ContractError, DataRefused
+from data_contracts.errors import CausewayError, ContractError, DataRefused
 from data_contracts.sources import open_source
 from tests.data_contracts.making import write_lines
 
@@ -232,3 +233,22 @@ def test_a_whole_sample_always_passes_its_own_guesses(tmp_path: Path, rows: list
     path = write_lines(tmp_path / "data.jsonl", rows)
     _, trial = tried(infer(path), path, tmp_path)
     assert trial.quarantined == 0 and trial.partitions[0].rows_in == len(rows)
+
+
+_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".xml", ".parquet", ".arrow", ".txt", ".csv.gz", ".json.zst")
+_bytes = st.one_of(
+    st.binary(max_size=200),
+    st.text('{}[]",:\n<>/ab1=\x00\r\t;|', max_size=120).map(str.encode),
+    st.just(b"[" * 100_000),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(suffix=st.sampled_from(_SUFFIXES), data=_bytes)
+def test_whatever_a_file_holds_is_inferred_from_or_refused(tmp_path: Path, suffix: str, data: bytes) -> None:
+    path = tmp_path / f"data{suffix}"
+    path.write_bytes(data)
+    with contextlib.suppress(CausewayError):
+        check_text = infer(path).text
+        (tmp_path / "made.yaml").write_text(check_text)
+        assert all("TODO" in fault for fault in check(tmp_path / "made.yaml").faults), check_text
