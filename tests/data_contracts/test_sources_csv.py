@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,15 @@ from tests.data_contracts.making import column, make_contract
 COLUMNS = (column("key"), column("count", "integer"), column("content"), column("part", partitioned=True))
 
 
+KNOWN: dict[str, Contract] = {}
+
+
 def contract_of(folder: Path, **reader: Any) -> Contract:
-    return make_contract(folder / "c", COLUMNS, reader={"format": "csv", **reader})
+    # Drawn cases read many files under a few contracts, and loading one takes longer than reading a file.
+    name = json.dumps(reader, sort_keys=True)
+    if name not in KNOWN:
+        KNOWN[name] = make_contract(folder / "c", COLUMNS, reader={"format": "csv", **reader})
+    return KNOWN[name]
 
 
 def read(folder: Path, data: bytes, **reader: Any) -> list[dict[str, Any]]:
