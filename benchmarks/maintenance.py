@@ -32,7 +32,7 @@ schema:
       - {{name: site, logicalType: string, physicalType: VARCHAR, required: true, quality: [{{type: library, metric: invalidValues, mustBe: 0, arguments: {{validValues: [{sites}]}}}}]}}
       - {{name: at, logicalType: timestamp, required: true, logicalTypeOptions: {{minimum: "2023-01-01T00:00:00Z", maximum: "2024-12-31T23:59:59Z"}}}}
       - {{name: hours, logicalType: number, physicalType: DOUBLE, logicalTypeOptions: {{minimum: 0, maximum: 10000}}}}
-      - {{name: cycles, logicalType: integer, physicalType: BIGINT, logicalTypeOptions: {{minimum: 0, multipleOf: 5}}}}
+      - {{name: cycles, logicalType: integer, physicalType: BIGINT, logicalTypeOptions: {{multipleOf: 5}}}}
       - {{name: kind, logicalType: string, physicalType: VARCHAR, required: true, logicalTypeOptions: {{pattern: "^[A-Z]{{2}}[0-9]{{2}}$"}}}}
       - {{name: serial, logicalType: string, physicalType: VARCHAR, logicalTypeOptions: {{pattern: "^[A-Z]{{3}}-[0-9]{{6}}$"}}}}
       - {{name: text, logicalType: string, physicalType: VARCHAR, required: true, logicalTypeOptions: {{minLength: 5, maxLength: 400}}}}

@@ -337,3 +337,11 @@ def test_integer_bounds_agree_with_exact_arithmetic(kind: str, values: list[int 
     rule = RowRule("x", "x", kind, {"value": bound, "logicalType": "integer"}, "")
     found = failing(rule, pa.record_batch({"x": pa.array(values, pa.int64())})).to_pylist()
     assert found == [value is not None and _bounds[kind](value, bound) for value in values]
+
+
+@pytest.mark.parametrize("distinct", [3, 5000], ids=["few values", "many values"])
+def test_a_pattern_over_a_long_column_says_the_same_of_each_value(tmp_path: Path, distinct: int) -> None:
+    contract = contract_of(tmp_path, {"logicalType": "string", "logicalTypeOptions": {"pattern": "^[0-9]*[02468]$"}})
+    values = [None if n % 11 == 0 else str(n % distinct) for n in range(10_000)]
+    expected = [value is not None and int(value) % 2 == 1 for value in values]
+    assert verdicts(contract, "x.pattern", pa.array(values)) == expected
