@@ -148,7 +148,7 @@ def _plain(value: Any, path: FieldPath, faults: list[Fault], count: list[int], i
         for key in value:
             if not isinstance(key, str):
                 faults.append(Fault(path, f"the key {key!r} is no text; put it in quotes"))
-        items = ((str(key), item) for key, item in value.items())
+        items = ((_text(str(key), path, faults), item) for key, item in value.items())
         return {key: _plain(item, (*path, key), faults, count, inside) for key, item in items}
     if isinstance(value, (list, tuple)):
         inside = inside | {id(value)}
@@ -162,9 +162,22 @@ def _plain(value: Any, path: FieldPath, faults: list[Fault], count: list[int], i
             faults.append(Fault(path, f"{value} is not a finite number; give one"))
         return float(value)
     if isinstance(value, str):
-        return str(value)
+        return _text(value, path, faults)
     faults.append(Fault(path, f"a value of type {type(value).__name__} is not allowed; write text, a number or a list"))
     return None
+
+
+def _text(value: str, path: FieldPath, faults: list[Fault]) -> str:
+    """Join what JSON writes as two escapes: YAML takes each for a character, and UTF-8 has neither."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            faults.append(Fault(path, "an escape is half of a character; write the character itself"))
+            return ""
+    return str(value)
 
 
 @cache

@@ -44,6 +44,16 @@ def test_a_fault_says_file_line_column_path_what_is_allowed_and_the_nearest_word
     assert str(caught.value).endswith("(perhaps integer?)")
 
 
+def test_the_two_halves_of_a_character_that_json_escapes_are_joined_and_one_alone_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "orders.json"
+    path.write_text(json.dumps({**MINIMAL, "name": "a plane \U0001f6e9"}))
+    assert "\\ud83d" in path.read_text()
+    assert read_yaml(path).plain["name"] == "a plane \U0001f6e9"
+    path.write_text(json.dumps({**MINIMAL, "name": "half \ud83d"}))
+    with pytest.raises(ContractError, match="name: an escape is half of a character"):
+        read_yaml(path)
+
+
 def test_yaml_that_cannot_be_read_says_line_and_column(tmp_path: Path) -> None:
     path = tmp_path / "orders.yaml"
     path.write_text("version: 1.0.0\nid: [a, b\n")
