@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -147,8 +146,3 @@ def _moment(text: str) -> Any:
     import pandas as pd
 
     return pd.Timestamp(text, tz="UTC")
-
-
-def last_json(text: str) -> Any:
-    """Return the JSON value of the last line."""
-    return json.loads(text.strip().splitlines()[-1])

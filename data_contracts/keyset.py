@@ -1,9 +1,9 @@
 """Which keys came before: a set of 16-byte hashes that stays small in memory, whatever the number of rows.
 
-The last quarter million keys are in memory, sorted batch by batch; older ones lie in a file, sorted by the quarter
-million. A bit map of each quarter million says which keys cannot be in it, so that of new keys the file is asked for
-one in 1,400. Memory: 8 MB, 8 more while keys move to the file, and 2.3 bytes a key. The keys must be hashes:
-their bits are taken as random.
+The last quarter million keys are in a hash table in memory; older ones lie in a file, sorted by the quarter million. A
+bit map of each quarter million says which keys cannot be in it, so that of new keys the file is asked for one in 1,400.
+Memory: 13 MB, 16 more while keys move to the file, and 2.3 bytes a key. The keys must be hashes: their bits are taken
+as random.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 _RUN_KEYS = 1 << 18
 _FLAGS = np.uint32((1 << 22) - 1)
+_SLOTS = 1 << 20
 # The file is read in pieces of this many keys; the first of each stays in memory.
 _PIECE = 64
 
@@ -30,58 +31,72 @@ class KeySet:
 
     def __init__(self, run_keys: int = _RUN_KEYS) -> None:
         self._run_keys = run_keys
-        self._recent: list[UInt64s] = []
+        # The table: a slot has the newest of its keys, or -1, and each key the one before it in the slot.
+        self._slots = np.full(_SLOTS, -1, dtype=np.int32)
+        self._keys = np.zeros((run_keys, 2), dtype=np.uint64)
+        self._older = np.zeros(run_keys, dtype=np.int32)
         self._count = 0
-        self._flags: Mask | None = None
         self._runs: list[_Run] = []
         self._file: IO[bytes] | None = None
 
     def add(self, keys: np.ndarray[Any, np.dtype[np.uint8]]) -> Mask:
         """Add keys and return which of them were there before, earlier ones of the same call included."""
-        repeated = np.zeros(len(keys), dtype=np.bool_)
-        if not len(keys):
-            return repeated
         pairs = np.ascontiguousarray(keys).view(np.uint64)
-        order = np.argsort(np.ascontiguousarray(pairs[:, 0]))
-        found = pairs[order]
-        same = found[1:, 0] == found[:-1, 0]
-        if same.any():
-            if (found[1:, 1] != found[:-1, 1])[same].any():  # keys that share a half only: order by both
-                order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-                found = pairs[order]
-                same = (found[1:] == found[:-1]).all(axis=1)
-            starts = np.flatnonzero(np.concatenate([[True], ~same]))
-            repeated[order[1:][same]] = repeated[order[:-1][same]] = True
-            repeated[np.minimum.reduceat(order, starts)] = False  # of equal keys the first row is new
-        spots = _spots(pairs)
-        if self._flags is None:
-            self._flags = np.zeros(int(_FLAGS) + 1, dtype=np.bool_)
-        flags = self._flags
-        for row in _rows_with_all(spots, lambda spot: flags[spot]):
-            repeated[row] |= any(_holds(batch, pairs[row]) for batch in self._recent)
-        for run in self._runs:
-            for row in _rows_with_all(spots, run.flags):
-                repeated[row] |= run.holds(pairs[row])
-        for spot in spots:
-            flags[spot] = True
-        self._recent.append(found)
-        self._count += len(found)
-        if self._count >= self._run_keys:
+        parts = [self._add(pairs[at : at + self._run_keys]) for at in range(0, len(pairs), self._run_keys)]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.bool_)
+
+    def _add(self, pairs: UInt64s) -> Mask:
+        if self._count + len(pairs) > self._run_keys:
             self._spill()
+        repeated = np.zeros(len(pairs), dtype=np.bool_)
+        if self._runs:
+            spots = _spots(pairs)
+            for run in self._runs:
+                for row in _rows_with_all(spots, run.flags):
+                    repeated[row] |= run.holds(pairs[row])
+        slots = (pairs.view(np.uint32)[:, 0] & np.uint32(_SLOTS - 1)).astype(np.int64)
+        places = np.arange(self._count, self._count + len(pairs), dtype=np.int32)
+        self._keys[self._count : self._count + len(pairs)] = pairs
+        self._count += len(pairs)
+        rows = np.arange(len(pairs))
+        while len(rows):
+            known = self._in_table(pairs[rows], self._slots[slots[rows]])
+            repeated[rows[known]] = True
+            rows = rows[~known]
+            self._older[places[rows]] = self._slots[slots[rows]]
+            # Of rows that share a slot the first takes it, being assigned last; the others come after it.
+            self._slots[slots[rows][::-1]] = places[rows][::-1]
+            rows = rows[self._slots[slots[rows]] != places[rows]]
         return repeated
 
+    def _in_table(self, pairs: UInt64s, heads: np.ndarray[Any, np.dtype[np.int32]]) -> Mask:
+        found = np.zeros(len(pairs), dtype=np.bool_)
+        rows = np.flatnonzero(heads >= 0)
+        places = heads[rows]
+        while len(rows):
+            there, here = self._keys[places], pairs[rows]
+            same = (there[:, 0] == here[:, 0]) & (there[:, 1] == here[:, 1])
+            found[rows[same]] = True
+            rows, places = rows[~same], self._older[places[~same]]
+            rows, places = rows[places >= 0], places[places >= 0]
+        return found
+
     def _spill(self) -> None:
-        assert self._flags is not None
-        whole = np.concatenate(self._recent)
+        if not self._count:
+            return
+        whole = self._keys[: self._count]
         whole = whole[np.argsort(whole[:, 0])]
+        flags = np.zeros(int(_FLAGS) + 1, dtype=np.bool_)
+        for spot in _spots(whole):
+            flags[spot] = True
         if self._file is None:
             self._file = tempfile.TemporaryFile(prefix="causeway-keys-")  # noqa: SIM115  it lives as long as the set
         start = self._file.seek(0, os.SEEK_END)
         self._file.write(whole.data)
         self._file.flush()
-        self._runs.append(_Run(self._file, start, len(whole), whole[::_PIECE, 0].copy(), np.packbits(self._flags)))
-        self._recent, self._count = [], 0
-        self._flags[:] = False
+        self._runs.append(_Run(self._file, start, len(whole), whole[::_PIECE, 0].copy(), np.packbits(flags)))
+        self._slots[:] = -1
+        self._count = 0
 
 
 class _Run:

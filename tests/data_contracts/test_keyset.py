@@ -41,3 +41,8 @@ def test_three_million_keys_are_new_and_then_known() -> None:
     drawn = [rng.integers(0, 256, (1 << 18, 16), dtype=np.uint8) for _ in range(12)]
     assert not any(found.add(batch).any() for batch in drawn)
     assert found.add(drawn[0][:100]).all() and found.add(drawn[-1][:100]).all()
+
+
+def test_one_key_a_hundred_thousand_times_is_new_once() -> None:
+    found = KeySet().add(np.ones((100_000, 16), dtype=np.uint8))
+    assert found.sum() == 99_999 and not found[0]
