@@ -213,6 +213,7 @@ def test_a_failed_run_is_forgotten_when_one_of_its_name_has_come_to_its_end(home
     assert home.notices("run-failed"), "another run that failed is forgotten too"
 
 
+@pytest.mark.long
 def test_a_train_run_that_died_with_its_worker_is_found_dead_and_goes_on(home: Home) -> None:
     first = home.api.start("train/train", run=home.run)
     wait_for(lambda: home.state(first["id"])["type"] == "RUNNING", 120, "the train run did not start")

@@ -94,6 +94,7 @@ def undisturbed(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> tuple[s
     return done["run"], chain(home, done["run"])
 
 
+@pytest.mark.long
 def test_a_site_killed_in_the_middle_changes_nothing(
     copied: Path, tmp_path: Path, undisturbed: tuple[str, dict[str, bytes]]
 ) -> None:

@@ -142,6 +142,7 @@ def decide(place: Place, what: str, run_id: str, why: str) -> subprocess.Complet
     return run("override", what, run_id, "--by", "Ann Berg", "--why", why, "--home", place.home)
 
 
+@pytest.mark.long
 def test_an_approved_override_makes_the_refused_partition_current(place: Place) -> None:
     row = ask(place, "monday")
     assert "partition monday" in row["question"]
