@@ -178,15 +178,16 @@ def _datacontract(workload: Workload, repeats: int) -> dict[str, Any]:
         stderr=subprocess.DEVNULL,
         text=True,
     )
-    assert peer.stdin is not None and peer.stdout is not None
+    asked, answered = peer.stdin, peer.stdout
+    assert asked is not None and answered is not None
     theirs: list[float] = []
-    with peer.stdin, peer.stdout:
-        if peer.stdout.readline() != "ready\n":
+    with asked, answered:
+        if answered.readline() != "ready\n":
             raise RuntimeError("datacontract-cli did not test the contract")
 
         def tested() -> None:
-            print("once more", file=peer.stdin, flush=True)
-            theirs.append(float(peer.stdout.readline()))
+            print("once more", file=asked, flush=True)
+            theirs.append(float(answered.readline()))
 
         ours = _medians({"contracts test": trial, "datacontract": tested}, repeats)["contracts test"]
     peer.wait()
