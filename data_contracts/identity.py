@@ -112,14 +112,19 @@ def key_hashes(contract: Contract, batch: pa.RecordBatch) -> tuple[Bytes, Mask]:
     for column in columns:
         if column.null_count:
             known &= pc.is_valid(column).to_numpy(zero_copy_only=False)
-    hashes = np.zeros((batch.num_rows, 16), dtype=np.uint8)
+    rows = batch.select(contract.primary_key)
+    rows = rows if known.all() else rows.filter(pa.array(known))
     if len(columns) == 1 and pa.types.is_integer(columns[0].type):
-        mixed = _mixed(columns[0].filter(pa.array(known)).cast(pa.int64()).to_numpy().view(np.uint64))
-        hashes[known] = np.stack([mixed, _mixed(mixed)], axis=1).view(np.uint8)
+        mixed = _mixed(rows.column(0).cast(pa.int64()).to_numpy().view(np.uint64))
+        found = np.stack([mixed, _mixed(mixed)], axis=1).view(np.uint8)
     else:
-        sha256, rows = hashlib.sha256, batch.select(contract.primary_key).filter(pa.array(known))
-        found = b"".join([sha256(key).digest() for key in byte_strings(json_rows([*rows.columns], ""))])
-        hashes[known] = np.frombuffer(found, dtype=np.uint8).reshape(-1, 32)[:, :16]
+        sha256 = hashlib.sha256
+        joined = b"".join([sha256(key).digest() for key in byte_strings(json_rows([*rows.columns], ""))])
+        found = np.frombuffer(joined, dtype=np.uint8).reshape(-1, 32)[:, :16]
+    if len(found) == batch.num_rows:
+        return found, known
+    hashes = np.zeros((batch.num_rows, 16), dtype=np.uint8)
+    hashes[known] = found
     return hashes, known
 
 

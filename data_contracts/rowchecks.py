@@ -14,12 +14,12 @@ from data_contracts.arrowtext import utf8_data
 from data_contracts.checks import KERNELS
 from data_contracts.errors import ContractError
 from data_contracts.licences import permitted
+from data_contracts.patterns import matcher
 
 if TYPE_CHECKING:
     from data_contracts.rules import RowRule
 
 FAULT_COLUMN = "_fault"
-_SAMPLE = 1024
 _TYPES = {
     "string": pa.string(),
     "integer": pa.int64(),
@@ -105,7 +105,8 @@ def prepared(rule: RowRule) -> Check:
         case "maxLength":
             return lambda columns: pc.greater(columns.lengths(name), given["value"])
         case "pattern":
-            return lambda columns: pc.invert(_matches(columns.text(name), given["pattern"]))
+            matches = matcher(given["pattern"])
+            return lambda columns: pc.invert(matches(columns.text(name)))
         case "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum":
             logical = given["logicalType"]
             scalar, beyond = bound_scalar(rule.kind, given["value"], logical), _BEYOND[rule.kind]
@@ -200,15 +201,6 @@ def _lengths(text: pa.Array) -> pa.Array:
     if not len(data) or int(data.max()) < 128:
         return pc.binary_length(text)
     return pc.utf8_length(text)
-
-
-def _matches(text: pa.Array, pattern: str) -> pa.BooleanArray:
-    """Say which texts a pattern is found in; where few of them differ, each is searched once."""
-    sample = text.slice(0, _SAMPLE)
-    if len(text) <= _SAMPLE or pc.count_distinct(sample).as_py() * 4 > _SAMPLE:
-        return pc.match_substring_regex(text, pattern)
-    encoded = text.dictionary_encode()
-    return pc.match_substring_regex(encoded.dictionary, pattern).take(encoded.indices)
 
 
 def _type_check(name: str, logical: str, width: str | None) -> Check:

@@ -96,8 +96,11 @@ def validate(
         named, known = _no_ids(batch) if ids is None else ids.of(batch)
         if keys is not None:
             hashes, keyed = key_hashes(contract, batch) if ids is None else (named, known)
-            repeated = np.zeros(batch.num_rows, dtype=np.bool_)
-            repeated[keyed] = keys.add(hashes[keyed])
+            if keyed.all():
+                repeated = keys.add(hashes)
+            else:
+                repeated = np.zeros(batch.num_rows, dtype=np.bool_)
+                repeated[keyed] = keys.add(hashes[keyed])
             if repeated.any():
                 failures[DUPLICATE_KEY] = pa.array(repeated)
         refused = any_of(failures)
