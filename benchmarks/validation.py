@@ -8,7 +8,7 @@ Ours and each peer run in turn, several times; ratios are of medians.
 | `duckdb_fraction` | DuckDB doing the identical split, keyed ids, sides and Parquet files, over our ingest into the tables (which also hashes the source twice and commits) |
 | `gx_speedup` | Great Expectations on pandas, from a ready frame, listing every failing row of every rule (it has none for `multipleOf`), over ours from ready batches to quarantine rows, repeated keys included |
 | `datacontract_speedup` | datacontract-cli's `test`, in an environment of its own, over what `causeway contracts test` does, both in a warm process; `datacontract_process_speedup`: the two commands from start to end |
-| `peak_mb`, `peak_mb_10x` | peak memory of a process that ingests the file, and ten times the file, keys checked. A key costs 2.3 bytes for ever and 16 more while it is one of the last quarter million (`data_contracts/keyset.py`) |
+| `peak_mb`, `peak_mb_10x` | peak memory of a process that ingests the file, and ten times the file, keys checked. A key costs 2.1 bytes for ever and 16 more while it is one of the last quarter million (`data_contracts/keyset.py`) |
 | `quarantine_complete` | every planted row, and no other, is in the quarantine table with exactly its planted reasons, from Parquet and from CSV |
 """  # noqa: E501
 
