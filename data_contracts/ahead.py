@@ -55,7 +55,7 @@ class _Reader(Generic[T]):
             self._queue.put(_End(error))
 
 
-def read_ahead(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def read_ahead(items: Iterable[T], depth: int = 1) -> Iterator[T]:
     """Yield the items in their order, at most `depth` of them made in advance by a thread.
 
     What making them raises is raised here, after the items before it. When the caller stops, by an error or Ctrl-C

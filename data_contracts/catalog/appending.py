@@ -45,7 +45,7 @@ class Commit(Protocol):
 class Appender:
     """Writes the rows of one attempt under `folder` of a store; leaving it as a context commits, an error removes.
 
-    At most two row groups wait for the writing thread, so a slow disk slows the caller and memory stays bounded.
+    One row group is written while the next is gathered, so a slow disk slows the caller and memory stays bounded.
     """
 
     def __init__(self, store: Store, folder: str, attempt_id: str, commit: Commit) -> None:
@@ -115,7 +115,7 @@ class Appender:
             return
         group = pa.concat_tables(self._held)
         self._held, self._rows, self._bytes = [], 0, 0
-        while len(self._pending) >= 2:
+        while self._pending:
             self._pending.popleft().result()
         self._pending.append(self._thread.submit(self._write, group))
 
