@@ -1,4 +1,4 @@
-"""How deployed runs ended: which failed and were not made good since, which runs of training have died."""
+"""How deployed runs ended: which failed and were not made good since, which have died, which never began."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.states import Crashed
 
 from flows.deploying.thing import TAG
 from flows.remote import PAGE, runs_of, state_of
@@ -25,6 +26,8 @@ from flows.site_process import MAX_RESTARTS
 TRAIN = "train/train"
 # A look a minute; more of them, for a machine that was busy.
 LOOK_BACK = dt.timedelta(minutes=10)
+# From when a worker took a run to when its process begins: seconds, on a busy machine half a minute.
+SUBMITTED = dt.timedelta(seconds=180)
 
 
 async def failures(known: Mapping[str, dt.datetime], now: dt.datetime) -> tuple[dict[str, str], set[str]]:
@@ -77,3 +80,24 @@ async def died() -> list[str]:
         by_run.setdefault(str(one.parameters.get("run")), []).append(one)
     crashed = {run: list(takewhile(lambda r: state_of(r).is_crashed(), newest)) for run, newest in by_run.items()}
     return [run for run, times in crashed.items() if 0 < len(times) <= MAX_RESTARTS]
+
+
+async def stuck(now: dt.datetime) -> list[FlowRun]:
+    """End the deployed runs that a worker took and whose process never began, and return them.
+
+    A worker that is killed between the two leaves its run Pending: no other worker takes it, and no heartbeat is
+    missed, so the automation on zombies does not see it. As it is Crashed, a process that begins after all is refused.
+    """
+    async with get_client() as client:
+        pending = FlowRunFilter(
+            tags=FlowRunFilterTags(all_=[TAG]),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.PENDING])),
+        )
+        found = await client.read_flow_runs(flow_run_filter=pending, sort=FlowRunSort.ID_DESC, limit=PAGE)
+        # Where a container is started an image may be fetched first; what runs it tells what becomes of it.
+        processes = {pool.name for pool in await client.read_work_pools(limit=PAGE) if pool.type == "process"}
+        old = [run for run in found if run.work_pool_name in processes and now - state_of(run).timestamp > SUBMITTED]
+        for run in old:
+            message = f"No process began within {SUBMITTED.seconds} s: the worker that took the run is gone"
+            await client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+    return old

@@ -7,6 +7,8 @@ from prefect.deployments import arun_deployment
 
 from data_contracts.backfill.record import Record
 
+EXECUTOR = "executor"  # tag of the runs that execute a backfill; those of its partitions lack it
+
 
 async def start_deployed(record: Record) -> str:
     """Start a run of `backfill/backfill` that goes on with a backfill, or find the one that does; return its id.
@@ -14,7 +16,7 @@ async def start_deployed(record: Record) -> str:
     Of several who start it at one moment all get the same run: the key counts the runs that have ended.
     """
     plan = record.plan
-    tags = ["causeway", f"dataset:{plan.dataset}", f"backfill:{plan.id}", "executor"]
+    tags = ["causeway", f"dataset:{plan.dataset}", f"backfill:{plan.id}", EXECUTOR]
     async with get_client() as client:
         known = await client.read_flow_runs(
             flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=tags)), sort=FlowRunSort.ID_DESC, limit=200

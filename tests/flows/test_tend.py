@@ -10,17 +10,25 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
-from prefect.states import Completed, Failed
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.objects import StateType
+from prefect.states import Completed, Failed, Pending
 
+from data_contracts.backfill.selection import Request
 from data_contracts.notices import Notice, notices
+from flows.backfilling.starting import start_deployed
+from flows.ended import stuck
 from flows.overdue import waiting_bytes
-from flows.tend import notice, tend
+from flows.tend import begun, notice, tend
+from tests.data_contracts.making import write_lines
 from tests.flows.test_overdue import promising, take_in
 from tests.training.ingested import make
+from training.backfilling import plan_backfill, start_backfill
 from training.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -116,3 +124,30 @@ async def test_a_deployed_run_that_failed_is_put_on_the_list_even_if_no_automati
     assert told(workspace, "run-failed") == []
     await tend(str(workspace.root))
     assert told(workspace, "run-failed") == [], "what was made good is told again"
+
+
+async def test_a_backfill_whose_run_was_taken_by_a_worker_that_then_died_is_started_again(tmp_path: Path) -> None:
+    workspace, data = Workspace.open(tmp_path / "home"), tmp_path / "data"
+    take_in(workspace, promising(tmp_path / "in", "daily"), data, "2026-01-01")
+    write_lines(data / "2026-01-02.jsonl", [{"key": "2026-01-02-1", "content": "a note of the second day"}])
+    record, _ = start_backfill(workspace, plan_backfill(workspace, "test/notes", Request()).plan)
+    async with get_client() as client:
+        await client.create_work_pool(WorkPoolCreate(name="stuck", type="process"), overwrite=True)
+        number = await client.create_flow_from_name("backfill")
+        await client.create_deployment(number, "backfill", work_pool_name="stuck")
+        first = UUID(await start_deployed(record))
+        await client.set_flow_run_state(first, Pending(name="Submitting"), force=True)
+        assert await start_deployed(record) == str(first), "a run that may yet begin is taken for dead"
+        now = dt.datetime.now(dt.UTC)
+        assert await stuck(now + dt.timedelta(seconds=120)) == []
+        await tend(str(workspace.root))
+        assert (await client.read_flow_run(first)).state.type == StateType.PENDING
+        began = await begun(workspace, now + dt.timedelta(seconds=240))
+        assert began == [record.plan.id]
+        ended = (await client.read_flow_run(first)).state
+        assert (ended.type, ended.message) == (
+            StateType.CRASHED,
+            "No process began within 180 s: the worker that took the run is gone",
+        )
+        assert await start_deployed(record) != str(first)
+        assert await begun(workspace, now + dt.timedelta(seconds=240)) == []
