@@ -77,13 +77,15 @@ def validate(
     ingest_id: str = "",
     attempt_id: str = "",
     context: RuleContext = NOTHING,
+    examples: int | None = None,
 ) -> Report:
     """Hand on the accepted rows (`accepted_schema`) and the others (`QUARANTINE_SCHEMA`), batch by batch; report.
 
     A refused row carries every rule that it fails. Of rows with one primary key the first counts and the later ones
     fail `primaryKey.duplicate`. The verdict is 'refused' when a batch rule of severity error fails, else 'empty' when
     there was no row. Without a `secret` rows are only judged: they get no record_id and no split; without
-    `on_accepted` nobody wants the good ones. `context` has what rules ask beyond the rows. `bytes_in` is UTF-8 bytes
+    `on_accepted` nobody wants the good ones; with `examples` so many refused rows of each rule are handed on, and the
+    others are only counted. `context` has what rules ask beyond the rows. `bytes_in` is UTF-8 bytes
     of the text column and bytes of undecodable records.
     """
     splitter = RowSplitter(contract, context)
@@ -93,6 +95,7 @@ def validate(
     constants = _Constants({"partition": partition, "ingest_id": ingest_id, "attempt_id": attempt_id})
     schema = accepted_schema(contract)
     reasons: Counter[str] = Counter()
+    shown: Counter[str] = Counter()
     rows_in = rows_accepted = bytes_in = 0
     for batch, failures in _judged(splitter, batches, ids is not None):
         named, known = _no_ids(batch) if ids is None else ids.of(batch)
@@ -132,19 +135,35 @@ def validate(
             if on_accepted is not None:
                 on_accepted(rows)
         if refused is not None:
-            bad = pa.array(np.flatnonzero(refused.to_numpy(zero_copy_only=False)))
-            rest = whole.take(bad)
-            why = splitter.quarantined(rest, {name: mask.take(bad) for name, mask in failures.items()}, _REPEATS)
-            columns = {**_columns(rest), **constants.of(rest.num_rows), **_columns(why)}
-            on_quarantined(
-                pa.table({name: columns[name] for name in QUARANTINE_SCHEMA.names}, schema=QUARANTINE_SCHEMA)
+            bad = pa.array(
+                np.flatnonzero(refused.to_numpy(zero_copy_only=False))
+                if examples is None
+                else _examples(failures, shown, examples)
             )
+            if len(bad):
+                rest = whole.take(bad)
+                why = splitter.quarantined(rest, {name: mask.take(bad) for name, mask in failures.items()}, _REPEATS)
+                columns = {**_columns(rest), **constants.of(rest.num_rows), **_columns(why)}
+                on_quarantined(
+                    pa.table({name: columns[name] for name in QUARANTINE_SCHEMA.names}, schema=QUARANTINE_SCHEMA)
+                )
     results = tuple(counter.judge(rows_in, rows_accepted) for counter in counters)
     refusing = any(not result.passed and result.rule.severity == "error" for result in results)
     verdict: Verdict = "refused" if refusing else "accepted" if rows_in else "empty"
     return Report(
         rows_in, rows_accepted, rows_in - rows_accepted, dict(sorted(reasons.items())), results, verdict, bytes_in
     )
+
+
+def _examples(failures: Failures, shown: Counter[str], most: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Return the first rows of each rule of which fewer than `most` were shown, and count them."""
+    wanted: set[int] = set()
+    for name, mask in failures.items():
+        if shown[name] < most:
+            rows = np.flatnonzero(mask.to_numpy(zero_copy_only=False))[: most - shown[name]]
+            shown[name] += len(rows)
+            wanted.update(rows.tolist())
+    return np.array(sorted(wanted), dtype=np.int64)
 
 
 def judge(

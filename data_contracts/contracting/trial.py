@@ -145,7 +145,14 @@ def try_contract(
     size = 0
     for part in (part for part in found if not partitions or part.value in partitions):
         report = validate(
-            contract, source.read(part), part.value, None, None, gathered.add, context=context(part.value)
+            contract,
+            source.read(part),
+            part.value,
+            None,
+            None,
+            gathered.add,
+            context=context(part.value),
+            examples=examples,
         )
         counts.update(report.reasons)
         batches += _batches(part.value, report)
