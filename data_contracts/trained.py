@@ -2,7 +2,7 @@
 
 keep           the value as it is
 redact         `<classification>`
-    pseudonymise   `<classification:hash>`, an HMAC with the data set's secret: equal values stay equal
+pseudonymise   `<classification:hash>`, an HMAC with the data set's secret: equal values stay equal
 drop-row       rows that have a value are left out of training
 """
 
@@ -18,15 +18,10 @@ from data_contracts.errors import DataRefused
 from data_contracts.template import fill
 
 
-def trained_columns(contract: Contract) -> tuple[str, ...]:
-    """Return the columns that the text is made of, and those whose values decide that a row is left out."""
-    return contract.terms.text_columns
-
-
 def trained_text(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa.Array:
     """Return the text of each row (string; NULL where no column has a value).
 
-    `rows` holds `trained_columns`; `secret` is the data set's, needed where a classification is pseudonymised.
+    `rows` holds the terms' `text_columns`; `secret` is the data set's, needed where a classification is pseudonymised.
 
     Raises:
         DataRefused: a classification is to be pseudonymised and there is no secret.

@@ -18,14 +18,13 @@ from data_contracts.backfill.plan import Item
 from data_contracts.backfill.record import Outcome, Record
 from data_contracts.catalog.leases import holder_of
 from data_contracts.errors import CausewayError
+from flows.ended import SUBMITTED
 from flows.ingest import ingest_partition_flow
 from flows.remote import TERMINAL, tolerated
 from training.steps import partition_lease
 from training.workspace import Workspace
 
 POLL_S = 0.5
-# A run that was handed to a process and has said nothing for so long has no process any more.
-PENDING_S = 180.0
 LISTED = 200
 
 
@@ -147,7 +146,7 @@ class Deployed:
             return f"its flow run ended {run.state.name}" + (f": {run.state.message}" if run.state.message else "")
         if kind == StateType.PENDING:
             watched.pending_since = watched.pending_since or time.monotonic()
-            if time.monotonic() - watched.pending_since > PENDING_S:
+            if time.monotonic() - watched.pending_since > SUBMITTED.total_seconds():
                 return await self._crash(watched, "its worker died before it began")
         else:
             watched.pending_since = None

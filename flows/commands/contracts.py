@@ -252,17 +252,15 @@ def test(
 
 def _beyond(contract: Contract, home: Path) -> Callable[[str], RuleContext]:
     """What rules may ask of a home's data sets; a data set that was never taken in there has no earlier partition."""
-    from data_contracts.catalog.tables import Tables
     from data_contracts.referencing import context_of
+    from training.steps import beside
     from training.workspace import Workspace
 
     workspace = Workspace.open(home)
-
-    def others(dataset: str) -> Tables:
-        return workspace.tables(workspace.contract(dataset))
-
     own = workspace.contract(contract.id) if contract.id in workspace.datasets() else contract
     tables = workspace.tables(own)
+    # As an ingest would ask, and no further: keys do not leave the place of their tables here either.
+    others = beside(workspace, own)
     return lambda partition: context_of(contract, tables, partition, others)
 
 
