@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from data_contracts.odcs import Fault, FieldPath, nearest, schema_faults
@@ -88,7 +89,7 @@ def _custom_faults(
             yield Fault(path, f"{name} stands twice; keep one")
         elif name == "trainingTerms":
             form = format_of(value)
-            faults = schema_faults(terms_validator(form), value, path, _terms_names(form))
+            faults = schema_faults(terms_validator(form), value, path, partial(_terms_names, form))
             if isinstance(value, dict) and "format" in value and value["format"] not in FORMATS:
                 listed = ", ".join(map(str, FORMATS))
                 faults = [Fault((*path, "format"), f"{value['format']!r} is not allowed; use one of {listed}")]

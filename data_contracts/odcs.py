@@ -6,21 +6,23 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonschema import Draft201909Validator
-from jsonschema.exceptions import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.constructor import RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from data_contracts.errors import ContractError
+from data_contracts.schema_check import SchemaCheck
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 FieldPath = tuple[str | int, ...]
 
@@ -237,12 +239,20 @@ def odcs_faults(document: Mapping[str, Any]) -> list[Fault]:
     """Check a document against the ODCS schema of its version (JSON Schema draft 2019-09)."""
     if str(document.get("apiVersion", "")).startswith("v2"):
         return [Fault(("apiVersion",), f"{document['apiVersion']} is not read; write the contract in v3.0 to v3.2")]
-    return schema_faults(Draft201909Validator(_odcs_schema(minor_version(document))), document, (), _odcs_names())
+    return schema_faults(_odcs_check(minor_version(document)), document, (), _odcs_names)
 
 
-def schema_faults(validator: Draft201909Validator, document: Any, base: FieldPath, names: Sequence[str]) -> list[Fault]:
-    """Return a JSON schema's faults as sentences; `names` are the field names from which the nearest is suggested."""
-    errors = [leaf for error in validator.iter_errors(document) for leaf in _leaves(error)]
+@cache
+def _odcs_check(minor: int) -> SchemaCheck:
+    return SchemaCheck(_odcs_schema(minor))
+
+
+def schema_faults(
+    check: SchemaCheck, document: Any, base: FieldPath, names_of: Callable[[], Sequence[str]]
+) -> list[Fault]:
+    """Return a JSON schema's faults as sentences; `names_of` gives the field names that may have been meant."""
+    errors = [leaf for error in check.errors(document) for leaf in _leaves(error)]
+    names = names_of() if errors else ()
     faults: list[Fault] = []
     for error in errors:
         path = (*base, *error.absolute_path)

@@ -16,12 +16,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
-from jsonschema import Draft201909Validator, FormatChecker
-
 from data_contracts.canonical import document_sha
 from data_contracts.errors import ContractError
 from data_contracts.licences import UNSTATED, bars_commercial_use, normalise
 from data_contracts.odcs import nearest
+from data_contracts.schema_check import SchemaCheck
 from data_contracts.template import template_fault, template_fields
 
 FORMATS = (1, 2)
@@ -145,9 +144,9 @@ def terms_schema(form: int = 1) -> dict[str, Any]:
 
 
 @cache
-def terms_validator(form: int = 1) -> Draft201909Validator:
+def terms_validator(form: int = 1) -> SchemaCheck:
     """Return the validator of `trainingTerms` of a format; it checks dates too."""
-    return Draft201909Validator(terms_schema(form), format_checker=FormatChecker(["date"]))
+    return SchemaCheck(terms_schema(form), formats=("date",))
 
 
 def format_of(document: Any) -> int:
@@ -230,7 +229,7 @@ def terms_from_document(document: Mapping[str, Any]) -> TrainingTerms:
     """
     faults = [
         f"trainingTerms.{error.json_path.removeprefix('$.')}: {error.message}"
-        for error in terms_validator(format_of(document)).iter_errors(dict(document))
+        for error in terms_validator(format_of(document)).errors(dict(document))
     ]
     if not faults:
         faults = [f"trainingTerms.{'.'.join(map(str, path))}: {text}" for path, text in meaning_faults(document)]
