@@ -107,6 +107,10 @@ def main() -> None:
     install()
     from data_contracts.errors import CausewayError
 
+    if sys.argv[1:2] == ["status"] and not {"--help", "-h"} & set(sys.argv):
+        from flows.commands.light import without_pandas
+
+        without_pandas()
     try:
         code = app_of(sys.argv[1:])(result_action="return_value")
     except CausewayError as error:
