@@ -47,7 +47,7 @@ from training.rounds.control import EXIT_PAUSED, read_control
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.loader import Loader
-from training.shards.order import next_claims, unroll
+from training.shards.schedule import next_claims, unroll
 
 POLL_S = 0.05
 HEARTBEAT_S = 0.5

@@ -64,7 +64,7 @@ def recount(home: Path, plan: Plan, log: Path) -> tuple[set[tuple[str, int, int]
             entry = json.loads(line)
             region = plan.site(entry["site"]).region
             for (lane, index), (dataset, epoch, window, _, _) in zip(entry["places"], entry["handed"], strict=True):
-                number, position = orders[region].segment.locate(lane, index)
+                number, position = orders[region].locate(lane, index)
                 stream = orders[region].streams[number]
                 assert (stream.dataset, *stream.window(position)) == (dataset, epoch, window)
                 handed.setdefault((entry["site"], entry["round"], entry["attempt"]), []).append((lane, index))

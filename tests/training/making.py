@@ -24,7 +24,7 @@ from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan, PlanDataset, PlanSite
 from training.rounds.run import snapshot_key
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef
-from training.shards.order import next_claims
+from training.shards.schedule import next_claims
 from training.shards.writer import Tokenizer, encode_shard, write_shard
 from training.tokenizer import load_tokenizer, train_tokenizer
 

@@ -14,7 +14,7 @@ from training.rounds.commit import ChainState, lanes_of
 from training.rounds.contribution import Contribution
 from training.rounds.ledger import Entry
 from training.shards.loader import RegionOrder, region_order
-from training.shards.order import next_claims
+from training.shards.schedule import next_claims
 from training.shards.writer import open_shard
 
 WINDOW = 4
@@ -57,7 +57,7 @@ def brute(order: RegionOrder, run: Run, entries: list[Entry]) -> dict[str, list[
     shards = {r.key: open_shard(store.path(r.arrow_key)) for held in order.shards for r in held}
     for entry in entries:
         for index in range(entry.start, entry.end):
-            number, position = order.segment.locate(entry.lane, index)
+            number, position = order.locate(entry.lane, index)
             _, window = order.streams[number].window(position)
             shard_number, inner = order.streams[number].shard(window)
             shard = shards[order.shards[number][shard_number].key]

@@ -208,7 +208,7 @@ def test_the_loader_hands_out_each_window_of_each_shard_once_an_epoch(
         assert all(m.tokens < 2 for m in manifests)
         return
     (stream,) = order.streams
-    places = [order.segment.find(0, p) for p in range(stream.windows)]
+    places = [order.find(0, p) for p in range(stream.windows)]
     inputs, targets, owners = Loader(store, order, window, folder / "log").batch(
         [p for p in places if p is not None], {"round": 3}
     )
@@ -242,7 +242,7 @@ def test_a_mixture_follows_its_weights_and_without_them_the_windows(store: Store
         order = region_order([b, a], "europe", 4, 0, weights)
         assert order is not None
         assert [s.dataset for s in order.streams] == ["test/a", "test/b"]
-        assert order.segment.schedule.slots.count(0) / len(order.segment.schedule.slots) == pytest.approx(
+        assert order.segments.schedule.slots.count(0) / len(order.segments.schedule.slots) == pytest.approx(
             share, abs=0.01
         )
 

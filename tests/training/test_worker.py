@@ -29,7 +29,7 @@ from training.rounds import ledger
 from training.rounds.amendment import write_amendment
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import read_run_data, replay, start_state
-from training.shards.order import unroll
+from training.shards.schedule import unroll
 from training.shards.writer import open_shard
 from training.tracing import trace_record
 from training.verify import verify_run
@@ -158,7 +158,7 @@ def recount(workspace: Workspace, plan: Plan) -> int:
         assert places == unroll(header.claims)[: len(places)]
         for line in lines:
             for (lane, index), (_, epoch, window, shard, inner) in zip(line["places"], line["handed"], strict=True):
-                stream, position = order.segment.locate(lane, index)
+                stream, position = order.locate(lane, index)
                 assert order.streams[stream].window(position) == (epoch, window)
                 k, own = order.streams[stream].shard(window)
                 assert (order.shards[stream][k].arrow_sha256, own) == (shard, inner)

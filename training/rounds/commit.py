@@ -25,7 +25,7 @@ from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
 from training.rounds.plan import Plan
-from training.shards.order import LANES
+from training.shards.schedule import LANES
 
 FORMAT = 1
 

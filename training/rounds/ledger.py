@@ -10,8 +10,8 @@ from data_contracts.errors import RoundError
 from training.rounds.commit import ChainState
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan
-from training.shards.loader import RegionOrder
-from training.shards.order import LANES
+from training.shards.region import RegionOrder
+from training.shards.schedule import LANES
 from training.shards.writer import open_shard
 
 
@@ -88,7 +88,7 @@ def rounds_of_record(
             # Window w reads tokens w*L .. w*L + L: the last of them only as a target.
             for inner in range(max(0, (first - 1) // window), min(count - 1, last // window) + 1):
                 for epoch in range(reached // stream.windows + 1):
-                    place = order.segment.find(number, stream.position(epoch, base + inner))
+                    place = order.find(number, stream.position(epoch, base + inner))
                     if place is None:
                         continue
                     lane, index = place
@@ -104,6 +104,4 @@ def rounds_of_record(
 
 def _positions(order: RegionOrder, stream: int, state: ChainState) -> int:
     """Return a bound on the positions of a stream that the chain has reached."""
-    schedule = order.segment.schedule
-    periods, slot = divmod(max(state.index[order.region]), len(schedule.slots))
-    return (periods * len(schedule.where[stream]) + schedule.before[stream][slot]) * LANES
+    return max(order.segments.handed(state.index[order.region])[stream]) * LANES + LANES

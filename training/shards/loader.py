@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,43 +12,13 @@ import numpy as np
 from data_contracts.canonical import sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
-from training.shards.manifest import DatasetVersion, ShardRef
-from training.shards.order import Schedule, Segment, Stream
+from training.shards.manifest import ShardRef
+from training.shards.region import RegionOrder as RegionOrder
+from training.shards.region import region_order as region_order
 from training.shards.writer import ShardData, open_shard
 
 Array = np.ndarray[Any, Any]
 IGNORE = -100
-
-
-@dataclass(frozen=True)
-class RegionOrder:
-    """All streams of one region, their shards, and the segment that mixes them."""
-
-    region: str
-    streams: tuple[Stream, ...]
-    shards: tuple[tuple[ShardRef, ...], ...]
-    segment: Segment
-
-
-def region_order(
-    versions: Sequence[DatasetVersion], region: str, window: int, seed: int, weights: dict[str, float]
-) -> RegionOrder | None:
-    """Return the order of a region, or None when it holds nothing to train on.
-
-    `weights` maps data sets to mixture weights; one that is missing weighs its number of windows there.
-    """
-    streams, shards, shares = [], [], []
-    for version in sorted(versions, key=lambda v: (v.dataset, v.sha)):
-        held = tuple(s for s in version.of(region, "train") if s.tokens > 1)
-        if not held:
-            continue
-        ends = np.cumsum([-(-(s.tokens - 1) // window) for s in held])
-        streams.append(Stream(version.dataset, version.sha, region, seed, tuple(int(e) for e in ends)))
-        shards.append(held)
-        shares.append(weights.get(version.dataset, float(ends[-1])))
-    if not streams:
-        return None
-    return RegionOrder(region, tuple(streams), tuple(shards), Segment(Schedule.of(shares)))
 
 
 class Loader:
@@ -80,7 +49,7 @@ class Loader:
         targets = np.full((len(places), self.window), IGNORE, dtype=np.int64)
         handed = []
         for row, (lane, index) in enumerate(places):
-            number, position = self.order.segment.locate(lane, index)
+            number, position = self.order.locate(lane, index)
             stream = self.order.streams[number]
             epoch, window = stream.window(position)
             shard_number, inner = stream.shard(window)
