@@ -25,6 +25,7 @@ from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
 from training.rounds.plan import Plan
+from training.rounds.segments import Opening, in_force, opening
 from training.shards.schedule import LANES
 
 FORMAT = 1
@@ -35,7 +36,8 @@ class ChainState:
     """The model after a round, and what the next round builds on.
 
     `head` is the hash of the last commit (before round 1: of the plan); `tensors` the outer state, `state_sha` the
-    hash of its snapshot bytes; `index` the committed lane index, 64 numbers a region; `members` the live sites.
+    hash of its snapshot bytes; `index` the committed lane index, 64 numbers a region; `members` the live sites;
+    `openings` where the segments after the first one began.
     """
 
     round: int
@@ -45,6 +47,7 @@ class ChainState:
     index: Mapping[str, tuple[int, ...]] = field(repr=False)
     members: tuple[str, ...]
     amendments: tuple[str, ...] = ()
+    openings: tuple[Opening, ...] = ()
 
 
 def genesis(plan: Plan, tensors: Tensors) -> ChainState:
@@ -104,17 +107,36 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
             )
         claimed += end - start
     by_dataset = header.tokens_by_dataset
-    if set(by_dataset) - {d.dataset for d in plan.datasets} or sum(by_dataset.values()) != header.tokens:
+    if set(by_dataset) - set(in_force(plan, state.openings).datasets) or sum(by_dataset.values()) != header.tokens:
         raise RoundError(
-            f"{what}: {header.tokens} tokens are not those of the plan's data sets that it names: {by_dataset}"
+            f"{what}: {header.tokens} tokens are not those of the data sets in force that it names: {by_dataset}"
         )
     if len({lane for lane, _, _ in header.claims}) != len(header.claims):
         raise RoundError(f"{what}: claims a lane twice")
-    if claimed != header.steps * plan.batch_windows or not 0 < header.tokens <= claimed * plan.window:
+    read = claimed - _skipped(plan, header, what)
+    if claimed != header.steps * plan.batch_windows or not 0 < header.tokens <= read * plan.window:
         raise RoundError(
-            f"{what}: {header.steps} steps of {plan.batch_windows} windows do not make {claimed} positions"
-            f" and {header.tokens} tokens"
+            f"{what}: {header.steps} steps of {plan.batch_windows} windows do not make {claimed} positions, {read} of"
+            f" them read, and {header.tokens} tokens"
         )
+
+
+def _skipped(plan: Plan, header: Header, what: str) -> int:
+    """Return how many of the claimed positions the site could not read.
+
+    Raises:
+        RoundError: the plan stops at what cannot be read, or the ranges are not within the claims, each once.
+    """
+    if header.skipped and plan.unreadable != "skip":
+        raise RoundError(f"{what}: skips positions; the plan says unreadable = {plan.unreadable!r}")
+    claims = {lane: (start, end) for lane, start, end in header.claims}
+    reached: dict[int, int] = {}
+    for lane, start, end in header.skipped:
+        low, high = claims.get(lane, (0, 0))
+        if not max(low, reached.get(lane, low)) <= start < end <= high:
+            raise RoundError(f"{what}: skips lane {lane} from {start} to {end}, not a range of its claims, in order")
+        reached[lane] = end
+    return sum(end - start for _, start, end in header.skipped)
 
 
 @dataclass(frozen=True)
@@ -204,14 +226,17 @@ def build(
         "committer": committer,
         "supersedes": supersedes,
     }
+    reached = {region: tuple(lanes) for region, lanes in index.items()}
+    opened = opening(plan, number + 1, reached, amendments)
     after = replace(
         state,
         round=number,
         tensors=tensors,
         state_sha=result,
-        index={region: tuple(lanes) for region, lanes in index.items()},
+        index=reached,
         members=members,
         amendments=state.amendments + tuple(a.sha for a in amendments),
+        openings=(*state.openings, opened) if opened else state.openings,
     )
     return Round(after, body, snapshot)
 

@@ -22,6 +22,8 @@ from training.rounds.codec import Tensors, decode, encode
 from training.rounds.merge import halving_norm
 
 FORMAT = 1
+# 2: with positions that could not be read. A header without any is of format 1.
+SKIPPING_FORMAT = 2
 _TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
 
@@ -33,7 +35,8 @@ class Header:
     `base` is the SHA-256 of the commit it was trained from (round 1: of the plan), `base_state` that of the outer
     state; `claims` are (lane, from, to) with `to` exclusive; `loss` is the mean in nats per token over `tokens`
     targets; `norm` is the 2-norm of the decoded update by the halving tree; `inner` says where the inner optimizer's
-    state came from: `new` (round 1), `kept`, or `clean` (lost, begun again).
+    state came from: `new` (round 1), `kept`, or `clean` (lost, begun again); `skipped` are the parts of the claims,
+    (lane, from, to) in order, that could not be read and were not trained on.
     """
 
     run: str
@@ -54,11 +57,18 @@ class Header:
     payload_bytes: int
     inner: str
     device: str
-    format: int = FORMAT
+    skipped: tuple[Claim, ...] = ()
+
+    @property
+    def format(self) -> int:
+        """The format of the header."""
+        return SKIPPING_FORMAT if self.skipped else FORMAT
 
     def body(self) -> dict[str, Any]:
         """Return the header as its JSON value, unsigned."""
-        return {**asdict(self), "claims": [list(c) for c in self.claims]}
+        body = {**asdict(self), "format": self.format, "claims": [list(c) for c in self.claims]}
+        skipped = body.pop("skipped")
+        return {**body, "skipped": [list(c) for c in skipped]} if skipped else body
 
 
 @dataclass(frozen=True)
@@ -144,14 +154,17 @@ def parse(document: Any, what: str) -> Header:
     """Return the header of a signed document, its types checked.
 
     Raises:
-        RoundError: it is not a contribution header of format 1.
+        RoundError: it is not a contribution header of a format known here.
     """
     try:
-        if document["format"] != FORMAT:
-            raise RoundError(f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT}")
-        body = {name: value for name, value in document.items() if name != "signature"}
-        claims = tuple((int(lane), int(start), int(end)) for lane, start, end in body["claims"])
-        header = Header(**{**body, "claims": claims})
+        if document["format"] not in (FORMAT, SKIPPING_FORMAT):
+            raise RoundError(
+                f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT}, {SKIPPING_FORMAT}"
+            )
+        body = {name: value for name, value in document.items() if name not in ("signature", "format")}
+        header = Header(**{**body, "claims": _claims(body["claims"]), "skipped": _claims(body.get("skipped", []))})
+        if header.format != document["format"]:
+            raise TypeError(f"format {document['format']} does not go with {len(header.skipped)} skipped ranges")
         for name in _TEXTS:
             if not isinstance(getattr(header, name), str):
                 raise TypeError(f"{name} is no text")
@@ -164,6 +177,10 @@ def parse(document: Any, what: str) -> Header:
     if not all(type(n) is int and n >= 0 for n in numbers) or not finite:
         raise RoundError(f"{what}: counts must be whole numbers of 0 or more, loss and norm finite")
     return header
+
+
+def _claims(given: Any) -> tuple[Claim, ...]:
+    return tuple((int(lane), int(start), int(end)) for lane, start, end in given)
 
 
 def check(contribution: Contribution, public_key: str, shapes: dict[str, tuple[int, ...]], what: str) -> Tensors:

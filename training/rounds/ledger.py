@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from data_contracts.catalog.store import Store
 from data_contracts.errors import RoundError
 from training.rounds.commit import ChainState
-from training.rounds.contribution import Contribution
+from training.rounds.contribution import Claim, Contribution
 from training.rounds.plan import Plan
 from training.shards.region import RegionOrder
 from training.shards.schedule import LANES
@@ -17,7 +17,10 @@ from training.shards.writer import open_shard
 
 @dataclass(frozen=True)
 class Entry:
-    """One ledger entry: lane indices `start`..`end`-1 of a region's lane were applied by a round, trained at a site."""
+    """One ledger entry: lane indices `start`..`end`-1 of a region's lane were applied by a round, trained at a site.
+
+    `skipped`: the site could not read them; they are booked, and nothing was trained on them.
+    """
 
     round: int
     region: str
@@ -25,6 +28,7 @@ class Entry:
     lane: int
     start: int
     end: int
+    skipped: bool = False
 
 
 def entries(plan: Plan, rounds: Iterable[tuple[int, list[Contribution]]]) -> list[Entry]:
@@ -45,8 +49,20 @@ def entries(plan: Plan, rounds: Iterable[tuple[int, list[Contribution]]]) -> lis
                         f" {reached.get((region, lane), 0)}"
                     )
                 reached[region, lane] = end
-                found.append(Entry(number, region, c.header.site, lane, start, end))
+                found += _parts(number, region, c, (lane, start, end))
     return found
+
+
+def _parts(number: int, region: str, one: Contribution, claim: Claim) -> list[Entry]:
+    """Return a claim as entries: what was read and what was skipped, in turn."""
+    lane, reached, end = claim
+    found = []
+    for _, low, high in (s for s in one.header.skipped if s[0] == lane):
+        found.append(Entry(number, region, one.header.site, lane, reached, low))
+        found.append(Entry(number, region, one.header.site, lane, low, high, skipped=True))
+        reached = high
+    found.append(Entry(number, region, one.header.site, lane, reached, end))
+    return [e for e in found if e.end > e.start]
 
 
 @dataclass(frozen=True)
@@ -72,7 +88,7 @@ def rounds_of_record(
     """
     by_lane: dict[int, list[Entry]] = {}
     for entry in ledger:
-        if entry.region == order.region:
+        if entry.region == order.region and not entry.skipped:
             by_lane.setdefault(entry.lane, []).append(entry)
     found: list[Trained] = []
     for number, stream in enumerate(order.streams):

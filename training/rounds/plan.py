@@ -6,7 +6,7 @@ the same run: starting it again continues it.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,9 @@ from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, public_hex, sign
 from training.shards.schedule import LANES
+
+# Fields that plans of the first version lack.
+_LATER = ("temperature", "curriculum", "unreadable", "order")
 
 
 class _Frozen(BaseModel):
@@ -62,8 +65,20 @@ class Membership(_Frozen):
     late: Literal["discard"] = "discard"
 
 
+class CurriculumStep(_Frozen):
+    """Mixture weights from a round on, by data set: one that is not named keeps its own, one of weight 0 rests."""
+
+    from_round: int = Field(ge=1)
+    weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(min_length=1)
+
+
 class Plan(_Frozen):
-    """The plan. `steps` are inner steps per site and round; `weights` are mixture weights (none: by tokens)."""
+    """The plan. `steps` are inner steps per site and round; `weights` are mixture weights (none: by tokens).
+
+    A data set without a weight weighs its windows to the 1/`temperature`. `curriculum` changes weights at given rounds.
+    `unreadable`: what becomes of a shard that cannot be read: `stop` the site, or `skip` its positions, on record.
+    `order` is the permutation of a stream's windows (training/shards/permutation.py).
+    """
 
     format: Literal[1] = 1
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,40}$")
@@ -84,14 +99,26 @@ class Plan(_Frozen):
     rounds: int = Field(gt=0)
     seed: int
     weights: dict[str, float] = {}
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    curriculum: list[CurriculumStep] = []
+    unreadable: Literal["stop", "skip"] = "stop"
+    order: Literal[1, 2] = 1
     lanes: Literal[64] = LANES  # type: ignore[assignment]
     snapshot_every: int = Field(default=5, gt=0)
     snapshot0: str
     terms_head: str
 
     def body(self) -> dict[str, Any]:
-        """Return the plan as its JSON value, unsigned."""
-        return self.model_dump(mode="json")
+        """Return the plan as its JSON value, unsigned.
+
+        Fields that plans of earlier versions lack are left out at their default: what they say is what was done then,
+        and an old plan keeps its hash.
+        """
+        body = self.model_dump(mode="json")
+        for name in _LATER:
+            if body[name] == type(self).model_fields[name].default:
+                del body[name]
+        return body
 
     @property
     def sha(self) -> str:
@@ -102,6 +129,10 @@ class Plan(_Frozen):
     def run(self) -> str:
         """The run's id."""
         return f"{self.name}-{self.sha[:8]}"
+
+    def weights_from(self, number: int) -> dict[str, float]:
+        """Return the weights that the curriculum sets from this round on; empty when none of its steps begins there."""
+        return next((dict(step.weights) for step in self.curriculum if step.from_round == number), {})
 
     def site(self, name: str) -> PlanSite:
         """Return a site of the plan.

@@ -14,8 +14,9 @@ from training.rounds.codec import Tensors
 from training.rounds.commit import ChainState, genesis
 from training.rounds.contribution import Contribution, read_input
 from training.rounds.plan import Plan
-from training.shards.loader import RegionOrder, region_order
+from training.rounds.segments import InForce, in_force, named_versions, region_orders
 from training.shards.manifest import DatasetVersion, read_version
+from training.shards.region import RegionOrder
 
 
 def snapshot_key(run: str, number: int, sha: str) -> str:
@@ -70,29 +71,28 @@ def replay(
 
 @dataclass(frozen=True)
 class RunData:
-    """A run's plan, the data set versions it trains on, and the order of each region that holds something."""
+    """A run's plan, every data set version that it ever trained on, and the order of each region of the plan.
+
+    `in_force` are the versions and weights that the next round trains on.
+    """
 
     plan: Plan
     versions: tuple[DatasetVersion, ...]
     orders: dict[str, RegionOrder]
+    in_force: InForce
 
 
-def read_run_data(home: Store, plan: Plan) -> RunData:
-    """Read the versions that a plan names and derive each region's order.
+def read_run_data(home: Store, plan: Plan, state: ChainState | None = None) -> RunData:
+    """Read the versions that plan and chain name, and derive each region's order up to a state (None: before round 1).
 
     Raises:
         StoreError: a version is missing or damaged.
         RoundError: a site of the plan lies in a region that holds nothing to train on.
     """
-    versions = tuple(read_version(home, d.dataset, d.version) for d in plan.datasets)
-    orders = {}
-    for region in sorted({s.region for s in plan.sites}):
-        order = region_order(versions, region, plan.window, plan.seed, plan.weights)
-        if order is None:
-            names = ", ".join(s.name for s in plan.sites if s.region == region)
-            raise RoundError(f"region {region} holds nothing to train on; leave {names} out of the plan")
-        orders[region] = order
-    return RunData(plan, versions, orders)
+    openings = state.openings if state else ()
+    versions = {sha: read_version(home, dataset, sha) for sha, dataset in named_versions(plan, openings).items()}
+    orders = region_orders(plan, versions, openings)
+    return RunData(plan, tuple(versions.values()), orders, in_force(plan, openings))
 
 
 def find_run(home: Store, run: str | None) -> str:

@@ -77,13 +77,14 @@ def region_order(
     seed: int,
     weights: Mapping[str, float],
     temperature: float = 1.0,
+    algorithm: int = 1,
 ) -> RegionOrder | None:
     """Return the order of a region from round 1 on, or None when it holds nothing to train on.
 
-    `window` is in tokens, the inputs of one sample.
+    `window` is in tokens, the inputs of one sample; `algorithm` is the permutation of each stream, the plan's `order`.
     """
     empty = RegionOrder(region, (), (), Segments(()), (), ())
-    streams, shards, live = _streams(empty, sorted(versions, key=lambda v: (v.dataset, v.sha)), window, seed)
+    streams, shards, live = _streams(empty, sorted(versions, key=lambda v: (v.dataset, v.sha)), window, seed, algorithm)
     if not streams:
         return None
     shares = Mixture(weights, temperature).shares(streams, live)
@@ -98,6 +99,7 @@ def next_segment(
     seed: int,
     mixture: Mixture,
     index: Sequence[int],
+    algorithm: int = 1,
 ) -> RegionOrder:
     """Return the order that goes on from `index`, the lanes' committed indices, under other versions or weights.
 
@@ -105,7 +107,7 @@ def next_segment(
     stream runs through stays there, the others open a stream of their own; a stream whose version is not in force
     stops, and goes on where it stopped if that version returns. A region where nothing changes keeps its segment.
     """
-    streams, shards, live = _streams(order, versions, window, seed)
+    streams, shards, live = _streams(order, versions, window, seed, algorithm)
     shares = tuple(mixture.shares(streams, live))
     if (live, shares) == (order.live, order.mixed):
         return order
@@ -114,7 +116,7 @@ def next_segment(
 
 
 def _streams(
-    order: RegionOrder, versions: Sequence[DatasetVersion], window: int, seed: int
+    order: RegionOrder, versions: Sequence[DatasetVersion], window: int, seed: int, algorithm: int
 ) -> tuple[tuple[Stream, ...], tuple[tuple[ShardRef, ...], ...], tuple[bool, ...]]:
     """Return all streams, their shards, and which of them are live under these versions."""
     in_force = {v.sha for v in versions}
@@ -135,7 +137,7 @@ def _streams(
             continue
         covered |= {(version.dataset, ref.arrow_sha256) for ref in new}
         ends = np.cumsum([-(-(s.tokens - 1) // window) for s in new])
-        streams.append(Stream(version.dataset, version.sha, order.region, seed, tuple(int(e) for e in ends)))
+        streams.append(Stream(version.dataset, version.sha, order.region, seed, tuple(int(e) for e in ends), algorithm))
         shards.append(new)
         live.append(True)
     return tuple(streams), tuple(shards), tuple(live)
