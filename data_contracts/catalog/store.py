@@ -1,62 +1,96 @@
 """One object store: a local directory, or any URL that `obstore` opens.
 
 Keys are relative POSIX paths. Objects that last are either named by their content or created once
-(`create`), so a repeated put is harmless and a race has one winner.
+(`create`), so a repeated put is harmless and a race has one winner. A request to a remote store that gets no answer,
+or is told to come later, is made again for `retry_s` seconds.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError
-from obstore.store import LocalStore, ObjectStore, from_url
+from obstore.store import LocalStore, ObjectStore
 
 from data_contracts.canonical import canonical_json, sha256
+from data_contracts.catalog import store_faults as faults
+from data_contracts.catalog import store_transfer as transfer
+from data_contracts.catalog.store_opening import Remote, open_remote
 from data_contracts.errors import ObjectExists, ObjectMissing, StoreError
 
+T = TypeVar("T")
+# Inside the class, `list` is the method.
+_Pieces = list[bytes]
+_Found = list[tuple[str, int]]
+RETRY_S = 60.0
+# Up to here one request carries a body; above, parts do.
+_WHOLE_BYTES = 16 << 20
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[^/\\\x00-\x1f\x7f]+"
 _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 
 
 @dataclass(frozen=True)
 class Store:
-    """An object store rooted at `url`: a directory path or `s3://bucket/prefix` and the like.
+    """An object store rooted at `url`: a directory path or `s3://bucket/prefix?endpoint=...` and the like.
 
-    `root` is the local directory when the store is one: what must be memory-mapped or handed to a library that
-    takes paths uses it.
+    `url` opens the store anywhere and holds no secret. `root` is the local directory when the store is one: what must
+    be memory-mapped or handed to a library that takes paths uses it.
     """
 
     url: str
     _inner: ObjectStore = field(repr=False, compare=False)
     root: Path | None = None
+    remote: Remote | None = field(default=None, repr=False, compare=False)
+    retry_s: float = field(default=RETRY_S, repr=False, compare=False)
 
     @classmethod
-    def open(cls, url: str | Path) -> Store:
-        """Open a store; a local directory is made if it is not there.
+    def open(cls, url: str | Path, retry_s: float | None = None) -> Store:
+        """Open a store; a local directory is made if it is not there, a remote store is not asked yet.
+
+        `retry_s` is for how long a request is tried that gets no answer; default CAUSEWAY_STORE_RETRY_S, else 60.
 
         Raises:
-            StoreError: the directory cannot be made or the URL cannot be opened.
+            StoreError: the directory cannot be made, the URL cannot be opened, or there are no credentials for it.
         """
         text = str(url)
+        if text.startswith("file:///"):
+            text = text.removeprefix("file://")
+        if "://" in text:
+            remote = open_remote(text)
+            patience = _patience() if retry_s is None else retry_s
+            return cls(text, remote.once, remote=remote, retry_s=patience)
         try:
-            if "://" not in text:
-                root = Path(text).absolute()
-                root.mkdir(parents=True, exist_ok=True)
-                return cls(str(root), LocalStore(prefix=root), root)
-            return cls(text, from_url(text))
+            root = Path(text).absolute()
+            root.mkdir(parents=True, exist_ok=True)
+            return cls(str(root), LocalStore(prefix=root), root)
         except (OSError, BaseError) as error:
             raise StoreError(
                 f"{text}: this store cannot be opened: {error}; check the path and its permissions"
             ) from error
 
     def uri(self, key: str) -> str:
-        """Return the path or URL of a key, for libraries that open it themselves (Delta)."""
-        return f"{self.url.rstrip('/')}/{_checked(key)}"
+        """Return the path or URL of a key, without parameters: for messages and for libraries that open it (Delta)."""
+        return f"{self._base}/{_checked(key)}"
+
+    def delta(self) -> tuple[str, dict[str, str]]:
+        """Return the URL of the store without parameters, and the storage options with which deltalake opens it.
+
+        The options may hold secrets: hand them on, never print them.
+        """
+        return self._base, {} if self.remote is None else dict(self.remote.delta)
+
+    @property
+    def _base(self) -> str:
+        return self.url.rstrip("/") if self.remote is None else self.remote.base
 
     def path(self, key: str) -> Path:
         """Return the local path of an object, for memory mapping.
@@ -65,7 +99,7 @@ class Store:
             StoreError: the store is not a local directory.
         """
         if self.root is None:
-            raise StoreError(f"{self.url}: not a local directory, so {key} cannot be mapped into memory")
+            raise StoreError(f"{self._base}: not a local directory, so {key} cannot be mapped into memory")
         return self.root / _checked(key)
 
     def get(self, key: str, sha: str | None = None) -> bytes:
@@ -75,29 +109,107 @@ class Store:
             ObjectMissing: there is no such object.
             StoreError: the bytes are not those that `sha` names, or the store failed.
         """
-        try:
-            data = bytes(obstore.get(self._inner, _checked(key)).bytes())
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise ObjectMissing(f"{self.url}/{key}: no such object") from error
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be read: {error}") from error
+        read = partial(self._do, "read", key, lambda: bytes(obstore.get(self._inner, _checked(key)).bytes()))
+        data: bytes = read()
+        if sha is not None and sha256(data) != sha and self.remote is not None:
+            data = read()  # it may have been the way
         if sha is not None and sha256(data) != sha:
-            raise StoreError(f"{self.url}/{key}: damaged: sha256 is {sha256(data)}, recorded as {sha}")
+            raise StoreError(f"{self._base}/{key}: damaged: sha256 is {sha256(data)}, recorded as {sha}")
         return data
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of an object from byte `start` on.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StoreError: the object ends before, or the store failed.
+        """
+        return self._do("read", key, lambda: self._range(key, start, length))
+
+    def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> _Pieces:
+        """Return several ranges of one object, read at once; those that lie within 1 MiB by one request.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StoreError: the object ends before one of them, or the store failed.
+        """
+        if not starts:
+            return []
+
+        def read() -> _Pieces:
+            return [bytes(b) for b in obstore.get_ranges(self._inner, _checked(key), starts=starts, lengths=lengths)]
+
+        found = self._do("read", key, read)
+        for start, length, data in zip(starts, lengths, found, strict=True):
+            self._whole(key, start, length, data)
+        return found
+
+    def fetch(self, key: str, path: Path, sha: str, size: int, progress: Callable[[int], None] | None = None) -> None:
+        """Download an object of `size` bytes into `path`, which has it whole and right or not at all.
+
+        Bytes arrive in `path`.part; an interrupted download continues there. `progress` is told how many bytes came.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StoreError: the bytes are not those that `sha` names, or the store failed.
+        """
+        once, again = partial(self._range, key), partial(self.get_range, key)
+        try:
+            transfer.fetch(once, again, path, sha, size, f"{self._base}/{_checked(key)}", progress)
+        except OSError as error:
+            raise StoreError(
+                f"{path}: cannot be written: {error.strerror}; make room, or choose another folder"
+            ) from error
 
     def create(self, key: str, data: bytes) -> None:
         """Put an object only if none is there; of several racing writers exactly one succeeds.
+
+        When the answer is lost, the object is read back: the same bytes are ours.
 
         Raises:
             ObjectExists: an object is there.
             StoreError: the store failed; whether the object was written is then unknown: read it back.
         """
-        try:
-            obstore.put(self._inner, _checked(key), data, mode="create", use_multipart=False)
-        except AlreadyExistsError as error:
-            raise ObjectExists(f"{self.url}/{key}: an object is already there") from error
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be written: {error}") from error
+        inner = self._inner if self.remote is None or len(data) <= _WHOLE_BYTES else self.remote.patient(len(data))
+        unsure = False
+
+        def attempt() -> None:
+            nonlocal unsure
+            try:
+                obstore.put(inner, _checked(key), data, mode="create", use_multipart=False)
+            except AlreadyExistsError as error:
+                if unsure and not faults.is_transient(error) and self._holds(key, data):
+                    return
+                raise
+            except BaseError:
+                unsure = True
+                raise
+
+        self._do("written", key, attempt)
+        self._read_back(key, sha256(data), len(data))
+
+    def create_file(self, key: str, path: Path, sha: str) -> bool:
+        """Put a file under a key that names its content (`sha`), in parts when it is large; False when it is there.
+
+        Raises:
+            ObjectExists: an object of another size is there.
+            StoreError: the file's bytes are not those that `sha` names, or the store failed.
+        """
+        if self.root is not None:
+            try:
+                transfer.link_file(path, self.path(key), sha, self.uri(key))
+                return True
+            except ObjectExists:
+                pass
+            except OSError as error:
+                raise faults.explain(error, self.uri(key), "written", None) from error
+        elif not self.exists(key):
+            # No store takes parts on a condition; two that race write the same bytes.
+            self.put_file(key, path, sha)
+            return True
+        if self.size(key) != path.stat().st_size:
+            raise ObjectExists(f"{self._base}/{key}: an object of another size is already there; delete it")
+        return False
 
     def ensure(self, key: str, data: bytes) -> bool:
         """Put an immutable object; return False when the same bytes were there already.
@@ -115,54 +227,63 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Put a replaceable object (leases, indexes); readers see the old bytes or the new, never a mixture."""
-        try:
-            obstore.put(self._inner, _checked(key), data)
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be written: {error}") from error
+        if self.remote is None or len(data) <= _WHOLE_BYTES:
+            self._do("written", key, lambda: obstore.put(self._inner, _checked(key), data))
+        else:
+            self._put_parts(key, lambda: data, len(data))
+        self._read_back(key, sha256(data), len(data))
 
-    def put_file(self, key: str, path: Path) -> None:
-        """Put the bytes of a local file, in parts when it is large."""
-        try:
-            obstore.put(self._inner, _checked(key), path)
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be written: {error}") from error
+    def put_file(self, key: str, path: Path, sha: str | None = None) -> None:
+        """Put the bytes of a local file, in parts when it is large; nothing is there until all of it is.
+
+        Raises:
+            StoreError: the file's bytes are not those that `sha` names, or the store failed.
+        """
+        what = f"{self._base}/{_checked(key)}"
+        if self.remote is None:
+            body = path if sha is None else transfer.file_pieces(path, sha, what)
+            self._do("written", key, lambda: obstore.put(self._inner, key, body))
+            return
+        size = path.stat().st_size
+        self._put_parts(key, lambda: transfer.file_pieces(path, sha, what), size)
+        if not self.remote.verifies:
+            self._read_back(key, sha or transfer.sha256_file(path), size)
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
-        try:
-            obstore.delete(self._inner, _checked(key))
-        except FileNotFoundError:
-            pass
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be deleted: {error}") from error
+        with suppress(ObjectMissing):
+            self._do("deleted", key, lambda: obstore.delete(self._inner, _checked(key)))
 
     def exists(self, key: str) -> bool:
         """Say whether an object lies under the key."""
         try:
-            obstore.head(self._inner, _checked(key))
+            self.size(key)
             return True
-        except (FileNotFoundError, NotADirectoryError):
+        except ObjectMissing:
             return False
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{key}: cannot be asked for: {error}") from error
+
+    def size(self, key: str) -> int:
+        """Return an object's size in bytes.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        return int(self._do("asked for", key, lambda: obstore.head(self._inner, _checked(key)))["size"])
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield (key, size in bytes) of every object under a folder prefix, sorted by key."""
-        found: list[tuple[str, int]] = []
-        try:
-            for chunk in obstore.list(self._inner, prefix=prefix.rstrip("/") or None):
-                found.extend((str(item["path"]), int(item["size"])) for item in chunk)
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{prefix}: cannot be listed: {error}") from error
-        yield from sorted(found)
+
+        def read() -> _Found:
+            chunks = obstore.list(self._inner, prefix=prefix.rstrip("/") or None)
+            return [(str(item["path"]), int(item["size"])) for chunk in chunks for item in chunk]
+
+        yield from sorted(self._do("listed", prefix, read))
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         """Return the names of the folders directly below a folder prefix, sorted, without reading what is in them."""
-        try:
-            found = obstore.list_with_delimiter(self._inner, prefix=prefix.rstrip("/") or None)["common_prefixes"]
-        except (BaseError, OSError) as error:
-            raise StoreError(f"{self.url}/{prefix}: cannot be listed: {error}") from error
-        return tuple(sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found))
+        folder = prefix.rstrip("/") or None
+        found = self._do("listed", prefix, lambda: obstore.list_with_delimiter(self._inner, prefix=folder))
+        return tuple(sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"]))
 
     def get_json(self, key: str, sha: str | None = None) -> Any:
         """Return a JSON object's value.
@@ -170,18 +291,81 @@ class Store:
         Raises:
             StoreError: missing, damaged, or not JSON.
         """
-        import json
-
         try:
             return json.loads(self.get(key, sha))
         except ValueError as error:
-            raise StoreError(f"{self.url}/{key}: damaged: not JSON ({error})") from error
+            raise StoreError(f"{self._base}/{key}: damaged: not JSON ({error})") from error
 
     def ensure_json(self, key: str, value: Any) -> str:
         """Put an immutable JSON document in canonical form; return its sha256."""
         data = canonical_json(value)
         self.ensure(key, data)
         return sha256(data)
+
+    def _do(self, verb: str, key: str, call: Callable[[], T]) -> T:
+        """Call obstore; at a remote store again while it may help; its errors become ours."""
+        what = f"{self._base}/{key}"
+        try:
+            if self.remote is None:
+                return call()
+            found = faults.retry(call, self.retry_s, what)
+            self.remote.seen.set()
+            return found
+        except AlreadyExistsError as error:
+            if not faults.is_transient(error):
+                raise ObjectExists(f"{what}: an object is already there") from error
+            raise faults.explain(error, what, verb, self.remote, self.retry_s) from error
+        except (BaseError, OSError) as error:
+            ours = faults.explain(error, what, verb, self.remote, self.retry_s)
+            if isinstance(ours, ObjectMissing) and self.remote is not None and not self.remote.seen.is_set():
+                self._ask_for_bucket()
+            # What obstore says may quote the request: its text stays out of ours and of the traceback.
+            raise ours from (error if self.remote is None else None)
+
+    def _ask_for_bucket(self) -> None:
+        # A head that is answered 404 does not say which is not there: the object or the bucket.
+        self._do("listed", "", lambda: next(iter(obstore.list(self._inner, chunk_size=1)), None))
+
+    def _range(self, key: str, start: int, length: int) -> bytes:
+        if length == 0:
+            return b""
+        data = bytes(obstore.get_range(self._inner, _checked(key), start=start, length=length))
+        self._whole(key, start, length, data)
+        return data
+
+    def _whole(self, key: str, start: int, length: int, data: bytes) -> None:
+        if len(data) != length:
+            raise StoreError(f"{self._base}/{key}: ends at byte {start + len(data):,}, asked to {start + length:,}")
+
+    def _holds(self, key: str, data: bytes) -> bool:
+        try:
+            return bytes(obstore.get(self._inner, key).bytes()) == data
+        except FileNotFoundError:
+            return False
+
+    def _put_parts(self, key: str, body: Callable[[], Any], size: int) -> None:
+        assert self.remote is not None
+        inner = self.remote.patient(transfer.PIECE_BYTES * transfer.AT_ONCE, self.retry_s)
+        options = {"chunk_size": transfer.PIECE_BYTES, "max_concurrency": transfer.AT_ONCE}
+        self._do("written", key, lambda: obstore.put(inner, _checked(key), body(), **options))
+
+    def _read_back(self, key: str, sha: str, size: int) -> None:
+        """Read what was put where the store does not compare it with a checksum by itself."""
+        if self.remote is None or self.remote.verifies:
+            return
+        if transfer.sha256_of(partial(self.get_range, key), size) != sha:
+            raise StoreError(f"{self._base}/{key}: what was written is not what was sent; write it again")
+
+
+def _patience() -> float:
+    text = os.environ.get("CAUSEWAY_STORE_RETRY_S", str(RETRY_S))
+    try:
+        found = float(text)
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < 86400:
+        raise StoreError(f"CAUSEWAY_STORE_RETRY_S: {text[:40]!r} is not a number of seconds from 0 to 86400")
+    return found
 
 
 def _checked(key: str) -> str:
