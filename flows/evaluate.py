@@ -106,7 +106,9 @@ async def evaluate(home: str, run: str, max_bytes: int = 200_000, deployed: bool
 async def _evaluate(workspace: Workspace, run: str, max_bytes: int, deployed: bool) -> list[dict[str, Any]]:
     plan = read_plan(workspace.home, run)
     versions = [read_version(workspace.home, d.dataset, d.version) for d in plan.datasets]
-    sites = sorted({s.site for v in versions for s in v.shards if s.split == "held-out" and s.records})
+    regions = {s.region for v in versions for s in v.shards if s.split == "held-out" and s.records}
+    # One site of a region evaluates what the region holds.
+    sites = sorted({s.region: s.name for s in reversed(workspace.sites.sites) if s.region in regions}.values())
     done: list[list[dict[str, Any]]] = []
     at_site = evaluate_by_deployment if deployed else evaluate_at
 

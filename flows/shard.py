@@ -50,21 +50,21 @@ async def shard(home: str, config: RunConfig) -> tuple[Sharded, Plan]:
 
 
 def placement_table(made: Sharded) -> str:
-    """Return shards and tokens by data set and site as a markdown table, with what has no place."""
+    """Return shards and tokens by data set and region as a markdown table, with what has no place."""
     sums: dict[tuple[str, str, str], list[int]] = {}
     for m in made.manifests:
-        entry = sums.setdefault((m.dataset, m.site, m.split), [0, 0])
+        entry = sums.setdefault((m.dataset, m.region, m.split), [0, 0])
         entry[0] += 1
         entry[1] += m.tokens
     lines = [f"| {d} | {s} | {split} | {n} | {t:,} |" for (d, s, split), (n, t) in sorted(sums.items())]
     lines += [f"\n{a.unit.name}: no place: {' '.join(a.reasons)}" for a in made.homeless]
-    return "| data set | site | split | shards | tokens |\n|---|---|---|--:|--:|\n" + "\n".join(lines)
+    return "| data set | region | split | shards | tokens |\n|---|---|---|--:|--:|\n" + "\n".join(lines)
 
 
 def placed(made: Sharded) -> dict[str, Any]:
-    """Return tokens by data set and site."""
+    """Return tokens by data set and region."""
     sums: dict[str, dict[str, int]] = {}
     for m in made.manifests:
-        by_site = sums.setdefault(m.dataset, {})
-        by_site[m.site] = by_site.get(m.site, 0) + m.tokens
+        by_region = sums.setdefault(m.dataset, {})
+        by_region[m.region] = by_region.get(m.region, 0) + m.tokens
     return sums

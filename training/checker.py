@@ -206,7 +206,7 @@ def _shard(shelf: _Shelf, key: str, head: TermsHead, ids: CuratedIds) -> Iterato
     # The file beside it, wherever the two were moved to: manifest and file are one object.
     arrow = f"{key.rpartition('/')[0]}/{manifest.arrow_sha256}.arrow"
     shelf.claimed.add(arrow)
-    yield from misfits(key, manifest, shelf.site.name)
+    yield from misfits(key, manifest, shelf.site.region)
     terms = head.terms.get(manifest.dataset)
     if terms is None:
         yield f"{manifest.dataset}: no terms are in force for it."

@@ -71,7 +71,7 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
     summaries = []
     for named in plan.datasets:
         version = read_version(home, named.dataset, named.version)
-        held = [s for s in version.shards if s.site == site and s.split == "held-out" and s.records]
+        held = [s for s in version.of(plan.site(site).region, "held-out") if s.records]
         if not held:
             continue
         slug = version.dataset.replace("/", "--")
@@ -129,10 +129,9 @@ def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list
 def _counts(store: Store, version: DatasetVersion, site: str, plan: Plan) -> np.ndarray[Any, Any]:
     """Count the training tokens of the data set at this site (elsewhere they may not be read)."""
     counts = np.zeros(ModelSpec.model_validate(plan.model).vocab_size, dtype=np.int64)
-    for ref in version.shards:
-        if ref.site == site and ref.split == "train":
-            store.get(ref.arrow_key, ref.arrow_sha256)
-            counts += np.bincount(open_shard(store.path(ref.arrow_key)).tokens, minlength=len(counts))
+    for ref in version.of(plan.site(site).region, "train"):
+        store.get(ref.arrow_key, ref.arrow_sha256)
+        counts += np.bincount(open_shard(store.path(ref.arrow_key)).tokens, minlength=len(counts))
     return counts
 
 

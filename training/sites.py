@@ -65,6 +65,17 @@ class Sites:
         """Open a site's store."""
         return Store.open(site.store_url if "://" in site.store_url else self.root / site.store_url)
 
+    def region_store(self, region: str) -> Store:
+        """Open the store that holds a region's shards.
+
+        Raises:
+            CausewayError: no site lies in the region.
+        """
+        for site in self.sites:
+            if site.region == region:
+                return self.store(site)
+        raise CausewayError(f"no site in region {region!r} in sites.toml")
+
     @property
     def places(self) -> tuple[Site, ...]:
         """Home first, then the sites: the order in which a data set's tables look for a permitted store."""

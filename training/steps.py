@@ -277,7 +277,7 @@ def make_shards(
                 Node(f"curation/{m.curation_id[:12]}", {}),
                 tokenizer,
             ]
-            facts = {"site": m.site, "split": m.split, "tokens": m.tokens, "records": m.records}
+            facts = {"region": m.region, "split": m.split, "tokens": m.tokens, "records": m.records}
             lineage.emit_once("shard", m.sha, inputs, [Node(f"shard/{m.sha[:12]}", facts)])
         output = Node(f"version/{version.dataset}@{version.sha[:12]}", {"shards": len(mine)})
         lineage.emit_once("version", version.sha, [Node(f"shard/{m.sha[:12]}", {}) for m in mine], [output])

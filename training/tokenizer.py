@@ -53,9 +53,20 @@ class Tokenizer:
                     "repair the source's encoding or quarantine the record"
                 ) from error
         encodings = self._inner.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [self._ids(encoding) for encoding in encodings]
+
+    def encode_offsets(self, texts: Sequence[str]) -> list[tuple[TokenIds, NDArray[np.int64]]]:
+        """Return each text's token ids and where they stand: int64 [T, 2], the first character and the one after.
+
+        A token that holds a part of a character names the whole of it.
+        """
+        encodings = self._inner.encode_batch(list(texts), add_special_tokens=False)
+        return [(self._ids(one), np.array(one.offsets, dtype=np.int64).reshape(-1, 2)) for one in encodings]
+
+    def _ids(self, encoding: tokenizers.Encoding) -> TokenIds:
         if self.vocab_size <= 1 << 16:
-            return [np.array(encoding.ids, dtype=np.uint16) for encoding in encodings]
-        return [np.array(encoding.ids, dtype=np.uint32) for encoding in encodings]
+            return np.array(encoding.ids, dtype=np.uint16)
+        return np.array(encoding.ids, dtype=np.uint32)
 
     def decode(self, ids: Sequence[int] | TokenIds) -> str:
         """Return the text of token ids; bytes that are no UTF-8 become U+FFFD."""

@@ -55,9 +55,9 @@ def trace_record(workspace: Workspace, run: str, record_id: str) -> Trace:
     places, trained = [], []
     for version in data.versions:
         for ref in version.shards:
-            store = workspace.store(ref.site)
+            store = workspace.sites.region_store(ref.region)
             if record_id in open_shard(store.path(ref.arrow_key)).record_ids:
-                places.append(f"{version.dataset}, partition {ref.partition}, {ref.split} split, held at {ref.site}")
+                places.append(f"{version.dataset}, partition {ref.partition}, {ref.split} split, held in {ref.region}")
     for region, order in data.orders.items():
         site = next(s for s in workspace.sites.sites if s.region == region)
         store = workspace.store(site.name)

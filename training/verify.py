@@ -90,7 +90,7 @@ def _verify_shards(workspace: Workspace, plan: Plan, checks: _Checks) -> None:
         checks.objects += 1
         for ref in version.shards:
             try:
-                store = workspace.store(ref.site)
+                store = workspace.sites.region_store(ref.region)
             except CausewayError as error:
                 checks.problems.append(f"shard {ref.key}: {error}")
                 continue

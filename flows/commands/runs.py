@@ -27,8 +27,8 @@ def shard(run_file: Path, *, home: Home = DEFAULT_HOME, json: Json = False) -> i
     if json:
         print_json({"run": plan.run, "shards": len(made.manifests), "written": made.written, "placed": placed(made)})
         return 0
-    rows = [[d, site, tokens] for d, by_site in placed(made).items() for site, tokens in sorted(by_site.items())]
-    print_table(f"run {plan.run}", ["data set", "site", "tokens"], rows)
+    rows = [[d, region, tokens] for d, held in placed(made).items() for region, tokens in sorted(held.items())]
+    print_table(f"run {plan.run}", ["data set", "region", "tokens"], rows)
     for assignment in made.homeless:
         print(f"no place for {assignment.unit.name}: {' '.join(assignment.reasons)}")
     print(f"{made.written} shards written, {len(made.manifests)} in all. Next: causeway train {run_file}")

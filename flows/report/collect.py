@@ -174,7 +174,7 @@ def _placements(workspace: Workspace, plan: Plan, versions: list[DatasetVersion]
         for listed in plan.sites:
             site = workspace.sites.site(listed.name)
             decision = may_hold(terms.of(version.dataset), purpose, site, today())
-            mine = [s for s in version.shards if s.site == site.name]
+            mine = [s for s in version.shards if s.region == site.region]
             tokens = sum(s.tokens for s in mine)
             yield Placement(version.dataset, site.name, decision.allowed, decision.reasons, tokens, len(mine))
 

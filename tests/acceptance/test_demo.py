@@ -45,8 +45,8 @@ def test_the_model_is_better_than_a_unigram_on_every_data_set(demo: Demo) -> Non
 
 def test_restricted_data_lies_only_where_its_terms_permit(demo: Demo) -> None:
     placed = demo.document["tokens_placed"]
-    assert set(placed["legal/licence-texts"]) == {"north"}
-    assert set(placed["software/python-source"]) <= {"north", "west"}
+    assert set(placed["legal/licence-texts"]) == {"eu-north"}
+    assert set(placed["software/python-source"]) <= {"eu-north", "us-west"}
     for site in ("east", "west"):
         assert not list(demo.home.glob(f"sites/{site}/shards/legal--licence-texts/*"))
 

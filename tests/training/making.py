@@ -23,9 +23,10 @@ from training.rounds.commit import ChainState, build, genesis, lanes_of, seal
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan, PlanDataset, PlanSite
 from training.rounds.run import snapshot_key
-from training.shards.manifest import DatasetVersion, Manifest, ShardRef
+from training.shards.manifest import DatasetVersion, Manifest, ShardRef, Split
 from training.shards.schedule import next_claims
-from training.shards.writer import Tokenizer, encode_shard, write_shard
+from training.shards.tokenizing import Tokenizer
+from training.shards.writer import UnitFacts, write_unit
 from training.tokenizer import load_tokenizer, train_tokenizer
 
 SHAPES = {"a": (3, 2), "b": (5,)}
@@ -152,19 +153,34 @@ def write_shard_of(
     *,
     tokenizer: Tokenizer = TOKENIZER,
     region: str = "europe",
-    site: str = "north",
-    split: str = "train",
+    split: Split = "train",
     partition: str = "p",
     dataset: str = "test/notes",
 ) -> Manifest:
     """A shard of records `<partition>-000`, `<partition>-001`, ... with these texts."""
     ids = [f"{partition}-{i:03d}" for i in range(len(texts))]
-    rows = pa.table({"record_id": ids, "text": pa.array(list(texts), pa.string())})
-    data, counts = encode_shard(rows, "text", tokenizer)
-    facts = {"dataset": dataset, "partition": partition, "ingest_id": partition * 8, "curation_id": "c" * 64}
-    more = {"tokenizer": tokenizer.sha, "terms_sha": "1" * 64, "purpose": "research pre-training", "decision": ("ok",)}
-    manifest, _ = write_shard(store, data, counts, split=split, site=site, region=region, **facts, **more)
+    (manifest,) = write_unit(store, [batch_of(ids, texts)], tokenizer, facts_of(dataset, partition, split, region))
     return manifest
+
+
+def batch_of(ids: Sequence[str], texts: Sequence[str | None]) -> pa.RecordBatch:
+    return pa.record_batch({"record_id": pa.array(ids, pa.string()), "text": pa.array(texts, pa.string())})
+
+
+def facts_of(
+    dataset: str = "test/notes", partition: str = "p", split: Split = "train", region: str = "europe"
+) -> UnitFacts:
+    return UnitFacts(
+        dataset=dataset,
+        partition=partition,
+        ingest_id=partition * 8,
+        curation_id="c" * 64,
+        split=split,
+        region=region,
+        terms_sha="1" * 64,
+        purpose="research pre-training",
+        decision=("ok",),
+    )
 
 
 def version_of(manifests: Sequence[Manifest]) -> DatasetVersion:

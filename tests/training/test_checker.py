@@ -12,9 +12,9 @@ from tests.training import ingested
 from training import steps
 from training.checker import UNKNOWN, Violation, check_policy
 from training.rounds import contribution as contributions
-from training.shards.manifest import Manifest
+from training.shards.manifest import Manifest, Split
 from training.shards.sharding import existing_manifests
-from training.shards.writer import encode_shard, write_shard
+from training.shards.writer import UnitFacts, write_unit
 from training.workspace import Workspace
 
 
@@ -46,14 +46,14 @@ def one(workspace: Workspace) -> Violation:
     return found
 
 
-def write_rows(workspace: Workspace, like: Manifest, record_ids: list[str], split: str) -> Manifest:
+def write_rows(workspace: Workspace, like: Manifest, record_ids: list[str], split: Split) -> Manifest:
     """A shard of these records where and as `like` is, with a manifest that is whole."""
     texts = pa.array([f"text of {r}" for r in record_ids], pa.string())
     tokenizer = steps.tokenizers.load(workspace, like.tokenizer)[0]
-    data, counts = encode_shard(pa.table({"record_id": record_ids, "text": texts}), "text", tokenizer)
-    names = ("dataset", "partition", "ingest_id", "curation_id", "tokenizer", "site", "region", "terms_sha", "purpose")
-    facts = {name: getattr(like, name) for name in names}
-    return write_shard(workspace.store(like.site), data, counts, split=split, decision=("planted",), **facts)[0]
+    names = ("dataset", "partition", "ingest_id", "curation_id", "region", "terms_sha", "purpose")
+    facts = UnitFacts(split=split, decision=("planted",), **{name: getattr(like, name) for name in names})
+    rows = pa.record_batch({"record_id": pa.array(sorted(record_ids)), "text": texts})
+    return write_unit(workspace.sites.region_store(like.region), [rows], tokenizer, facts)[0]
 
 
 @pytest.mark.parametrize("kind", ["removed", "held-out", "unknown curation"])
@@ -74,7 +74,7 @@ def test_a_record_that_its_curation_took_out_is_a_violation(workspace: Workspace
         planted, says = write_rows(workspace, like, ids, "train"), "records are not curated train rows"
     else:
         forged = Manifest(**{**like.document(), "curation_id": "0" * 64, "decision": ()})
-        workspace.store(like.site).create(forged.key, canonical_json(forged.document()))
+        workspace.sites.region_store(like.region).create(forged.key, canonical_json(forged.document()))
         planted, says = forged, "no such object"
     found = one(workspace)
     assert found.object.endswith(planted.key)
@@ -96,7 +96,7 @@ def test_a_shard_that_is_not_what_its_manifest_says_is_one_violation(workspace: 
     says = {
         "flipped byte": "its Arrow file is damaged",
         "changed manifest": "its name is not that of its content",
-        "another site": "its manifest says site north, and it lies at east",
+        "another site": "its manifest says region ",
         "no file": "no such object",
         "not json": "not JSON",
     }[kind]

@@ -35,7 +35,7 @@ def opened(folder: Path) -> Workspace:
 
 
 def arrow_of(workspace: Workspace, manifest: Manifest) -> Path:
-    return workspace.store(manifest.site).path(manifest.arrow_key)
+    return workspace.sites.region_store(manifest.region).path(manifest.arrow_key)
 
 
 def objects(workspace: Workspace) -> dict[tuple[str, str], bytes]:
@@ -75,7 +75,7 @@ def test_a_manifest_that_was_copied_to_another_site_is_not_used(folder: Path) ->
         lying.store.delete(key)
     copied = next(one for one in existing_manifests(workspace) if one.key == lying.key)
     assert (copied.site.name, copied.whole) == ("east", False)
-    assert lying.key not in {m.key for m in ingested.shard(workspace).manifests if m.site == "east"}
+    assert lying.key not in {m.key for m in ingested.shard(workspace).manifests if m.region == copied.site.region}
 
 
 def test_shards_that_may_no_longer_lie_there_go_and_so_do_files_without_a_manifest(folder: Path) -> None:

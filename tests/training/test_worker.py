@@ -218,7 +218,7 @@ def trace_every_record(workspace: Workspace, plan: Plan) -> None:
             by_window.setdefault((shard, inner), set()).add(line["round"])
     for version in read_run_data(workspace.home, plan).versions:
         for ref in version.shards[::2]:
-            shard = open_shard(workspace.store(ref.site).path(ref.arrow_key))
+            shard = open_shard(workspace.sites.region_store(ref.region).path(ref.arrow_key))
             for row, record in list(enumerate(shard.record_ids))[::4]:
                 tokens = range(int(shard.offsets[row]), int(shard.offsets[row + 1]))
                 windows = {w for t in tokens for w in (t // plan.window, (t - 1) // plan.window)}

@@ -53,12 +53,12 @@ class CuratedIds:
         return self._tables[dataset]
 
 
-def misfits(key: str, manifest: Manifest, site: str) -> Iterator[str]:
-    """Yield why a manifest may not lie under this key at this site: a sentence each."""
+def misfits(key: str, manifest: Manifest, region: str) -> Iterator[str]:
+    """Yield why a manifest may not lie under this key in this region: a sentence each."""
     if manifest.key != key:
         yield f"its name is not that of its content, {manifest.key}: it was changed or moved."
-    if manifest.site != site:
-        yield f"its manifest says site {manifest.site}, and it lies at {site}."
+    if manifest.region != region:
+        yield f"its manifest says region {manifest.region}, and it lies in {region}."
 
 
 def strangers(store: Store, arrow_key: str, manifest: Manifest, ids: CuratedIds) -> Iterator[str]:

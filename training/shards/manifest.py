@@ -5,34 +5,41 @@ Formats: docs/formats.md, sections "shard manifest" and "data set version".
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 
-FORMAT = 1
+FORMAT = 2
 # 2: without the attempts, whose names are drawn anew on each machine; the same content is the same version anywhere.
-VERSION_FORMAT = 2
+# 3: shards name their region and size, no site.
+VERSION_FORMAT = 3
+BLOCK_BYTES = 262_144
 Split = Literal["train", "held-out"]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One shard: an immutable run of tokens of one partition version, for one tokenizer, at one site.
+    """One shard: an immutable run of tokens of one partition version, for one tokenizer, in one region.
 
-    `arrow_sha256` names the Arrow file, `decision` holds the sentences of the policy that let it rest there.
+    `arrow_sha256` names the Arrow file, `decision` holds the sentences of the policy that let it rest there. A unit
+    (one split of one partition version) is cut into `parts` shards, of which this is number `part`, from 0.
+    `blocks` are the SHA-256 of each `block_bytes` of the Arrow file, the last shorter, so that a range can be checked.
+    `token_offset` is the byte of the Arrow file at which the tokens begin, `mask_offset` that of the loss mask, one
+    byte a token, where `loss_mask` says that there is one.
     Units: `tokens` counts end-of-text tokens too, `text_bytes` counts UTF-8 bytes of the text alone.
     """
 
     dataset: str
     partition: str
+    part: int
+    parts: int
     ingest_id: str
     curation_id: str
     split: Split
     tokenizer: str
-    site: str
     region: str
     token_dtype: Literal["uint16", "uint32"]
     tokens: int
@@ -40,14 +47,21 @@ class Manifest:
     text_bytes: int
     arrow_bytes: int
     arrow_sha256: str
+    block_bytes: int
+    blocks: tuple[str, ...]
+    token_offset: int
+    loss_mask: bool
+    mask_offset: int | None
     terms_sha: str
     purpose: str
     decision: tuple[str, ...]
     format: int = FORMAT
+    # Of a manifest that was read in an older format, whose canonical JSON this class no longer makes.
+    recorded_sha: str = field(default="", repr=False, compare=False)
 
     @property
     def folder(self) -> str:
-        """The folder of the shard's two objects in its site's store."""
+        """The folder of the shard's two objects in its region's store."""
         return f"shards/{self.dataset.replace('/', '--')}"
 
     @property
@@ -63,11 +77,13 @@ class Manifest:
     @property
     def sha(self) -> str:
         """SHA-256 of the manifest's canonical JSON."""
-        return document_sha(self.document())
+        return self.recorded_sha or document_sha(self.document())
 
     def document(self) -> dict[str, Any]:
         """Return the manifest as its JSON value."""
-        return {**asdict(self), "decision": list(self.decision)}
+        made = {**asdict(self), "blocks": list(self.blocks), "decision": list(self.decision)}
+        del made["recorded_sha"]
+        return made
 
     def windows(self, window: int) -> int:
         """Return how many windows of `window` inputs the shard holds; the last may be short and is padded."""
@@ -75,32 +91,51 @@ class Manifest:
 
 
 def read_manifest(store: Store, key: str, sha: str | None = None) -> Manifest:
-    """Read a manifest, checked against `sha` when it is given.
+    """Read a manifest, checked against `sha` when it is given; one of format 1 has no blocks and token_offset -1.
 
     Raises:
         StoreError: it is missing, damaged, or of another format; names the object.
     """
     value = store.get_json(key, sha)
     try:
+        if value["format"] == 1:
+            return _first_format(value)
         if value["format"] != FORMAT:
             raise StoreError(
-                f"{store.url}/{key}: manifest format {value['format']!r}; this Causeway reads format {FORMAT}"
+                f"{store.url}/{key}: manifest format {value['format']!r}; this Causeway reads formats 1 and {FORMAT}"
             )
-        return Manifest(**{**value, "decision": tuple(value["decision"])})
+        return Manifest(**{**value, "blocks": tuple(value["blocks"]), "decision": tuple(value["decision"])})
     except (TypeError, KeyError) as error:
         raise StoreError(f"{store.url}/{key}: damaged: not a shard manifest ({error})") from error
 
 
+def _first_format(value: dict[str, Any]) -> Manifest:
+    known = {name: v for name, v in value.items() if name != "site"}
+    later: dict[str, Any] = {
+        "part": 0,
+        "parts": 1,
+        "block_bytes": BLOCK_BYTES,
+        "blocks": (),
+        "token_offset": -1,
+        "mask_offset": None,
+    }
+    later |= {"loss_mask": False, "decision": tuple(value["decision"]), "recorded_sha": document_sha(value)}
+    return Manifest(**{**known, **later})
+
+
 @dataclass(frozen=True)
 class ShardRef:
-    """How a data set version names a shard: everything that is needed to find it, check it and count its windows."""
+    """How a data set version names a shard: everything that is needed to find it, check it and count its windows.
 
-    site: str
+    `arrow_bytes` is the size of the Arrow file; 0 in versions of formats 1 and 2, which did not record it.
+    """
+
     region: str
     split: Split
     key: str
     manifest_sha256: str
     arrow_sha256: str
+    arrow_bytes: int
     tokens: int
     records: int
     text_bytes: int
@@ -112,22 +147,22 @@ class ShardRef:
         """Return the reference to a manifest."""
         m = manifest
         return cls(
-            m.site,
-            m.region,
-            m.split,
-            m.key,
-            m.sha,
-            m.arrow_sha256,
-            m.tokens,
-            m.records,
-            m.text_bytes,
-            m.partition,
-            m.ingest_id,
+            region=m.region,
+            split=m.split,
+            key=m.key,
+            manifest_sha256=m.sha,
+            arrow_sha256=m.arrow_sha256,
+            arrow_bytes=m.arrow_bytes,
+            tokens=m.tokens,
+            records=m.records,
+            text_bytes=m.text_bytes,
+            partition=m.partition,
+            ingest_id=m.ingest_id,
         )
 
     @property
     def arrow_key(self) -> str:
-        """Key of the Arrow file in the site's store."""
+        """Key of the Arrow file in the region's store."""
         return f"{self.key.rsplit('/', 1)[0]}/{self.arrow_sha256}.arrow"
 
 
@@ -145,19 +180,23 @@ class DatasetVersion:
     partitions: tuple[dict[str, Any], ...]
     shards: tuple[ShardRef, ...]
     format: int = VERSION_FORMAT
+    # Of a version that was read in an older format: its name, by which its runs draw their order.
+    recorded_sha: str = field(default="", repr=False, compare=False)
 
     def document(self) -> dict[str, Any]:
         """Return the version as its JSON value; partitions and shards are sorted."""
-        return {
+        made = {
             **asdict(self),
             "partitions": sorted(self.partitions, key=lambda p: str(p["partition"])),
-            "shards": sorted((asdict(s) for s in self.shards), key=lambda s: str(s["key"]) + str(s["site"])),
+            "shards": sorted((asdict(s) for s in self.shards), key=lambda s: (str(s["key"]), str(s["region"]))),
         }
+        del made["recorded_sha"]
+        return made
 
     @property
     def sha(self) -> str:
         """SHA-256 of the canonical JSON: the version's name."""
-        return document_sha(self.document())
+        return self.recorded_sha or document_sha(self.document())
 
     def key(self) -> str:
         """Key in the home store."""
@@ -190,5 +229,9 @@ def read_version(home: Store, dataset: str, sha: str) -> DatasetVersion:
             f"{home.url}/{key}: data set version format {value.get('format')!r}; "
             f"this Causeway reads up to {VERSION_FORMAT}"
         )
-    shards = tuple(ShardRef(**s) for s in value["shards"])
-    return DatasetVersion(**{**value, "partitions": tuple(value["partitions"]), "shards": shards})
+    older = {"arrow_bytes": 0} if value["format"] < VERSION_FORMAT else {}
+    shards = tuple(ShardRef(**{**older, **{n: v for n, v in s.items() if n != "site"}}) for s in value["shards"])
+    recorded = sha if value["format"] < VERSION_FORMAT else ""
+    return DatasetVersion(
+        **{**value, "partitions": tuple(value["partitions"]), "shards": shards, "recorded_sha": recorded}
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,11 @@ class CuratedRows:
     versions: dict[str, PartitionVersion]
     others: tuple[str, ...] = ()
     expired: tuple[str, ...] = ()
+
+    def batches(self, partition: str, split: str) -> Iterator[pa.RecordBatch]:
+        """Yield the records of one unit in the order of their ids: record_id, text."""
+        asked = pc.and_(pc.equal(self.rows.column("partition"), partition), pc.equal(self.rows.column("split"), split))
+        yield from self.rows.filter(asked).select(["record_id", "text"]).sort_by("record_id").to_batches()
 
     def of(self, split: str) -> pa.Table:
         """Return the rows of one split."""

@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 from data_contracts.catalog.store import Store
 from data_contracts.errors import PolicyRefused
 from data_contracts.policy import Purpose, decide
-from training.shards.manifest import DatasetVersion, Manifest, ShardRef, read_manifest
+from training.shards.manifest import FORMAT, DatasetVersion, Manifest, ShardRef, read_manifest
 from training.shards.placement import Assignment, Unit, place
 from training.shards.rows import CuratedRows, terms_in_force
-from training.shards.writer import encode_shard, write_shard
+from training.shards.writer import UnitFacts, write_unit
 from training.sites import Site
 from training.tokenizer import Tokenizer
 from training.workspace import Workspace, today
@@ -58,9 +58,9 @@ class Lying:
 
     @property
     def whole(self) -> bool:
-        """Whether it may be used again: at the site and under the name it says, with its Arrow file beside it."""
+        """Whether it may be used again: in the region and under the name it says, with its Arrow file beside it."""
         m = self.manifest
-        at_home = (m.site, m.region) == (self.site.name, self.site.region) and m.key == self.key
+        at_home = m.format == FORMAT and m.region == self.site.region and m.key == self.key
         return at_home and self.store.exists(m.arrow_key)
 
 
@@ -83,7 +83,8 @@ def plan_placement(workspace: Workspace, sets: Sequence[CuratedRows], purpose: P
     terms = terms_in_force(workspace.terms(), sets)
     units = [unit for one in sets for unit in units_of(one)]
     manifests = [one.manifest for one in existing_manifests(workspace) if one.whole]
-    lying = {Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: m.site for m in manifests}
+    by_region = {site.region: site.name for site in workspace.sites.sites}
+    lying = {Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: by_region[m.region] for m in manifests}
     return place(units, workspace.sites.sites, terms, purposes(purpose), today(), lying)
 
 
@@ -117,33 +118,26 @@ def shard(
         if site is None:
             continue
         one = by_set[unit.dataset]
-        identity = (unit.dataset, unit.ingest_id, one.curation_id, unit.split, tokenizer.sha, site.name)
+        identity = (unit.dataset, unit.ingest_id, one.curation_id, unit.split, tokenizer.sha, site.region)
         found = on_disk.get((*identity, one.contract.terms.sha, str(purpose)))
         if found:
-            manifests.append(found)
+            manifests += found
             continue
-        mask = pc.and_(
-            pc.equal(one.rows.column("partition"), unit.partition), pc.equal(one.rows.column("split"), unit.split)
-        )
-        data, counts = encode_shard(one.rows.filter(mask), "text", tokenizer)
-        manifest, new = write_shard(
-            workspace.store(site.name),
-            data,
-            counts,
+        facts = UnitFacts(
             dataset=unit.dataset,
             partition=unit.partition,
             ingest_id=unit.ingest_id,
             curation_id=one.curation_id,
-            split=unit.split,
-            tokenizer=tokenizer.sha,
-            site=site.name,
+            split="train" if unit.split == "train" else "held-out",
             region=site.region,
             terms_sha=one.contract.terms.sha,
             purpose=str(purpose),
             decision=assignment.reasons,
         )
-        manifests.append(manifest)
-        written += new
+        store = workspace.sites.region_store(site.region)
+        wrote = write_unit(store, one.batches(unit.partition, unit.split), tokenizer, facts)
+        manifests += wrote
+        written += len(wrote)
     progress(len(assignments), len(assignments))
     versions = tuple(_version(one, tokenizer, manifests) for one in sorted(sets, key=lambda s: s.contract.id))
     for version in versions:
@@ -183,10 +177,16 @@ def drop_forbidden(workspace: Workspace, sets: Sequence[CuratedRows]) -> int:
     return dropped
 
 
-def _by_identity(workspace: Workspace) -> dict[tuple[str, ...], Manifest]:
+def _by_identity(workspace: Workspace) -> dict[tuple[str, ...], list[Manifest]]:
+    """Return the shards of each unit that lies whole in a region: every part of it."""
+    found: dict[tuple[str, ...], dict[int, Manifest]] = {}
+    for m in (one.manifest for one in existing_manifests(workspace) if one.whole):
+        identity = (m.dataset, m.ingest_id, m.curation_id, m.split, m.tokenizer, m.region, m.terms_sha, m.purpose)
+        found.setdefault(identity, {})[m.part] = m
     return {
-        (m.dataset, m.ingest_id, m.curation_id, m.split, m.tokenizer, m.site, m.terms_sha, m.purpose): m
-        for m in (one.manifest for one in existing_manifests(workspace) if one.whole)
+        identity: [parts[n] for n in sorted(parts)]
+        for identity, parts in found.items()
+        if all(len(parts) == m.parts for m in parts.values())
     }
 
 
