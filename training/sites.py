@@ -1,17 +1,22 @@
-"""Sites: where data may rest and models train. Reads `sites.toml`."""
+"""Sites, the regions they lie in, and the links between them: where data may rest and models train. Reads `sites.toml`.
+
+Sites of one region share one store: a shard that lies there is at hand for each of them.
+"""
 
 from __future__ import annotations
 
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.catalog.store import Store
-from data_contracts.errors import CausewayError
+from data_contracts.catalog.store_opening import check_url
+from data_contracts.errors import CausewayError, StoreError
 from data_contracts.policy import Place
 
 PoolType = Literal["process", "docker", "kubernetes"]
@@ -24,7 +29,7 @@ class Site:
 
     `store_url` is a URL, or a path relative to the `--home` folder; `tokens_per_s` is its relative speed, used to
     balance placement; `work_pool` is the Prefect pool whose workers run there, `pool_type` how they run (None: as the
-    command says that makes the pools).
+    command says that makes the pools); `capacity_bytes` is what its store may hold of shards (None: no bound).
     """
 
     name: str
@@ -35,11 +40,43 @@ class Site:
     tokens_per_s: float = 1.0
     accelerator: str = "cpu"
     pool_type: PoolType | None = None
+    capacity_bytes: int | None = None
 
     @property
     def place(self) -> Place:
         """The place that policy is asked about."""
         return Place(self.name, self.jurisdictions)
+
+
+@dataclass(frozen=True)
+class Region:
+    """The sites that share one store under the same jurisdictions, sorted by name; shards lie in a region.
+
+    `tokens_per_s` is the sum over its sites.
+    """
+
+    name: str
+    sites: tuple[Site, ...]
+    jurisdictions: tuple[str, ...]
+    store_url: str
+    capacity_bytes: int | None
+    tokens_per_s: float
+
+    @property
+    def place(self) -> Place:
+        """The place that policy is asked about."""
+        return Place(self.name, self.jurisdictions)
+
+
+@dataclass(frozen=True)
+class Link:
+    """The way from one place to another: its speed, its round-trip time, and what a GB (10^9 bytes) costs."""
+
+    source: str
+    target: str
+    bytes_per_s: float
+    rtt_s: float
+    cost_per_gb: float
 
 
 @dataclass(frozen=True)
@@ -49,6 +86,7 @@ class Sites:
     home: Site
     sites: tuple[Site, ...]
     root: Path
+    links: tuple[Link, ...] = ()
 
     def site(self, name: str) -> Site:
         """Return a site by name.
@@ -65,21 +103,59 @@ class Sites:
         """Open a site's store."""
         return Store.open(site.store_url if "://" in site.store_url else self.root / site.store_url)
 
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """The regions of the sites, sorted by name."""
+        return tuple(_region(name, self.sites) for name in sorted({s.region for s in self.sites}))
+
+    def region(self, name: str) -> Region:
+        """Return a region by name.
+
+        Raises:
+            CausewayError: no site lies in it; lists the regions there are.
+        """
+        for region in self.regions:
+            if region.name == name:
+                return region
+        raise CausewayError(f"no region {name!r} in sites.toml; it has: {', '.join(r.name for r in self.regions)}")
+
     def region_store(self, region: str) -> Store:
         """Open the store that holds a region's shards.
 
         Raises:
             CausewayError: no site lies in the region.
         """
-        for site in self.sites:
-            if site.region == region:
-                return self.store(site)
-        raise CausewayError(f"no site in region {region!r} in sites.toml")
+        return self.store(self.region(region).sites[0])
+
+    def link(self, source: str, target: str) -> Link:
+        """Return the way between two places, each `home` or a site.
+
+        A link is stated for one direction and holds for the other one too, unless that is stated as well. Without one
+        it is 1 Gbit/s, 50 ms and free; between places of one store nothing has to travel: 10 Gbit/s, 0 ms, free.
+
+        Raises:
+            CausewayError: sites.toml has no such place.
+        """
+        ends = [self.home if name == "home" else self.site(name) for name in (source, target)]
+        for way in ((source, target), (target, source)):
+            for link in self.links:
+                if (link.source, link.target) == way:
+                    return Link(source, target, link.bytes_per_s, link.rtt_s, link.cost_per_gb)
+        if ends[0].store_url == ends[1].store_url:
+            return Link(source, target, 1.25e9, 0.0, 0.0)
+        return Link(source, target, 1.25e8, 0.05, 0.0)
 
     @property
     def places(self) -> tuple[Site, ...]:
         """Home first, then the sites: the order in which a data set's tables look for a permitted store."""
         return (self.home, *self.sites)
+
+
+def _region(name: str, sites: tuple[Site, ...]) -> Region:
+    held = tuple(s for s in sites if s.region == name)
+    capacities = [s.capacity_bytes for s in held if s.capacity_bytes is not None]
+    speed = sum(s.tokens_per_s for s in held)
+    return Region(name, held, held[0].jurisdictions, held[0].store_url, min(capacities, default=None), speed)
 
 
 class _StoreEntry(BaseModel):
@@ -95,13 +171,24 @@ class _SiteEntry(_StoreEntry):
     work_pool: str | None = None
     tokens_per_s: float = Field(default=1.0, gt=0)
     accelerator: str = "cpu"
+    capacity_gb: float | None = Field(default=None, gt=0)
+
+
+class _LinkEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    source: str = Field(alias="from")
+    target: str = Field(alias="to")
+    mbit_s: float = Field(default=1000.0, gt=0, allow_inf_nan=False)
+    rtt_ms: float = Field(default=50.0, ge=0, allow_inf_nan=False)
+    cost_per_gb: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
-    format: int = Field(ge=1, le=1)
+    format: int = Field(ge=1, le=2)
     home: _StoreEntry
     site: list[_SiteEntry] = Field(min_length=1)
+    link: list[_LinkEntry] = []
 
 
 def load_sites(path: Path, root: Path) -> Sites:
@@ -122,6 +209,8 @@ def load_sites(path: Path, root: Path) -> Sites:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise CausewayError("\n".join(lines)) from error
+    if parsed.format == 1 and (parsed.link or any(e.capacity_gb is not None for e in parsed.site)):
+        raise CausewayError(f"{path}: format 1 has neither [[link]] nor capacity_gb; write: format = 2")
     sites: list[Site] = []
     for entry in sorted(parsed.site, key=lambda e: e.name):
         if not _NAME.fullmatch(entry.name) or entry.name == "home":
@@ -138,15 +227,56 @@ def load_sites(path: Path, root: Path) -> Sites:
                 tokens_per_s=entry.tokens_per_s,
                 accelerator=entry.accelerator,
                 pool_type=entry.pool_type,
+                capacity_bytes=None if entry.capacity_gb is None else round(entry.capacity_gb * 1e9),
             )
         )
-    regions = [s.region for s in sites]
-    if len(set(regions)) != len(regions):
-        # A region's order runs over all its shards; today each lies in one site's store.
-        twice = sorted({r for r in regions if regions.count(r) > 1})
-        raise CausewayError(f"{path}: two sites in region {', '.join(twice)}; give each site a region of its own")
     at_home = parsed.home
     home = Site(
         "home", "home", tuple(at_home.jurisdictions), at_home.store, work_pool="home", pool_type=at_home.pool_type
     )
-    return Sites(home, tuple(sites), root)
+    _check_stores(path, home, sites)
+    return Sites(home, tuple(sites), root, _links(path, parsed.link, sites))
+
+
+def _check_stores(path: Path, home: Site, sites: list[Site]) -> None:
+    for site in (home, *sites):
+        if "://" in site.store_url:
+            try:
+                check_url(site.store_url)
+            except StoreError as error:
+                raise CausewayError(f"{path}: {site.name}: {error}") from None
+    for k, one in enumerate(sites):
+        for other in sites[k + 1 :]:
+            both = f"{path}: sites {one.name!r} and {other.name!r}"
+            same = one.region == other.region
+            if same and (one.store_url, set(one.jurisdictions)) != (other.store_url, set(other.jurisdictions)):
+                # Every site of a region trains from the same shards, under the same laws.
+                raise CausewayError(
+                    f"{both} are in region {one.region!r} but differ in store or jurisdictions; give them the same"
+                    " ones, or give each a region of its own"
+                )
+            stated = {c for c in (one.capacity_bytes, other.capacity_bytes) if c is not None}
+            if same and len(stated) == 2:
+                raise CausewayError(f"{both} share a store but differ in capacity_gb; state it once")
+            if not same and one.store_url == other.store_url:
+                raise CausewayError(
+                    f"{both} share the store {one.store_url!r} but not the region; a store lies in one region"
+                )
+
+
+def _links(path: Path, entries: list[_LinkEntry], sites: list[Site]) -> tuple[Link, ...]:
+    known, found = {"home", *(s.name for s in sites)}, list[Link]()
+    for entry in entries:
+        what = f"{path}: link from {entry.source!r} to {entry.target!r}"
+        strange = sorted({entry.source, entry.target} - known)
+        if strange:
+            raise CausewayError(
+                f"{what}: {strange[0]!r} is neither home nor a site; there are {', '.join(sorted(known))}"
+            )
+        if entry.source == entry.target:
+            raise CausewayError(f"{what}: a link joins two places")
+        if any((k.source, k.target) == (entry.source, entry.target) for k in found):
+            raise CausewayError(f"{what} stands twice")
+        speed = entry.mbit_s * 1e6 / 8
+        found.append(Link(entry.source, entry.target, speed, entry.rtt_ms / 1e3, entry.cost_per_gb))
+    return tuple(found)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import CausewayError
-from training.sites import load_sites
+from training.sites import Link, load_sites
 from training.workspace import SHIPPED_SITES
 
 HEAD = 'format = 1\n[home]\nstore = "home"\njurisdictions = ["SE"]\n'
@@ -14,6 +14,14 @@ SITE = '[[site]]\nname = "{}"\nregion = "r-{}"\njurisdictions = ["SG"]\nstore = 
 
 def text(*names: str, more: str = "") -> str:
     return HEAD + "".join(SITE.format(n, n, n) for n in names) + more
+
+
+def new(*names: str, more: str = "") -> str:
+    return text(*names, more=more).replace("format = 1", "format = 2")
+
+
+def link(source: str, target: str, **fields: float) -> str:
+    return f'[[link]]\nfrom = "{source}"\nto = "{target}"\n' + "".join(f"{k} = {v}\n" for k, v in fields.items())
 
 
 def load(folder: Path, content: str | bytes) -> object:
@@ -39,6 +47,45 @@ def test_the_shipped_sites_are_three_regions_under_three_laws(tmp_path: Path) ->
     assert len({s.region for s in sites}) == len({s.jurisdictions for s in sites}) == 3
 
 
+def test_sites_of_one_store_are_one_region_and_their_speeds_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "sites.toml"
+    shared = SITE.format("b", "a", "a") + "tokens_per_s = 2.5\ncapacity_gb = 1.5\n"
+    path.write_text(new("a", "c") + shared)
+    sites = load_sites(path, tmp_path)
+    assert [(r.name, [s.name for s in r.sites], r.tokens_per_s, r.capacity_bytes) for r in sites.regions] == [
+        ("r-a", ["a", "b"], 3.5, 1_500_000_000),
+        ("r-c", ["c"], 1.0, None),
+    ]
+    assert sites.region("r-a").place.jurisdictions == ("SG",)
+    assert sites.region_store("r-a").root == tmp_path / "sites" / "a"
+    with pytest.raises(CausewayError, match="no region 'r-b' in sites.toml; it has: r-a, r-c"):
+        sites.region("r-b")
+
+
+def test_a_link_holds_both_ways_until_the_other_is_stated(tmp_path: Path) -> None:
+    path = tmp_path / "sites.toml"
+    path.write_text(new("a", "b", "c", more=link("a", "b", mbit_s=80, rtt_ms=90, cost_per_gb=0.02) + link("home", "a")))
+    sites = load_sites(path, tmp_path)
+    assert sites.link("a", "b") == Link("a", "b", 1e7, 0.09, 0.02)
+    assert sites.link("b", "a") == Link("b", "a", 1e7, 0.09, 0.02)
+    assert sites.link("a", "home") == Link("a", "home", 1.25e8, 0.05, 0.0) == sites.link("a", "home")
+    assert sites.link("b", "c") == Link("b", "c", 1.25e8, 0.05, 0.0)
+    assert sites.link("b", "b").rtt_s == 0
+    path.write_text(path.read_text() + link("b", "a", mbit_s=8))
+    assert load_sites(path, tmp_path).link("b", "a").bytes_per_s == 1e6
+    with pytest.raises(CausewayError, match="no site 'd'"):
+        sites.link("a", "d")
+
+
+def test_a_store_may_be_a_url_and_no_fault_quotes_what_may_be_a_secret(tmp_path: Path) -> None:
+    url = "s3://b/p?endpoint=http://127.0.0.1:1&region=north&credentials=north"
+    (tmp_path / "sites.toml").write_text(new("a").replace("sites/a", url))
+    assert load_sites(tmp_path / "sites.toml", tmp_path).site("a").store_url == url
+    with pytest.raises(CausewayError) as caught:
+        load(tmp_path, FAULTS["a key in a URL"][0])
+    assert "hunter2" not in str(caught.value)
+
+
 def test_an_unknown_site_is_answered_with_those_there_are(tmp_path: Path) -> None:
     path = tmp_path / "sites.toml"
     path.write_text(text("west", "east"))
@@ -54,7 +101,29 @@ FAULTS = {
     "unknown field": (text("a", more="speed = 3\n"), "site.0.speed: Extra inputs"),
     "no jurisdiction": (text("a").replace('["SG"]', "[]"), "site.0.jurisdictions"),
     "no speed": (text("a", more="tokens_per_s = 0\n"), "site.0.tokens_per_s"),
-    "other format": (text("a").replace("format = 1", "format = 2"), "format: Input should be"),
+    "other format": (text("a").replace("format = 1", "format = 3"), "format: Input should be"),
+    "a link in format 1": (text("a", more='[[link]]\nfrom = "home"\nto = "a"\n'), "format 1 has neither"),
+    "a capacity in format 1": (text("a", more="capacity_gb = 3\n"), "format 1 has neither"),
+    "no capacity": (new("a", more="capacity_gb = 0\n"), "site.0.capacity_gb"),
+    "a link to nowhere": (new("a", more=link("a", "b")), "'b' is neither home nor a site; there are a, home"),
+    "a link to itself": (new("a", more=link("a", "a")), "joins two places"),
+    "a link twice": (new("a", more=link("a", "home") * 2), "from 'a' to 'home' stands twice"),
+    "a link that is no link": (new("a", more=link("a", "home", mbit_s=0)), "link.0.mbit_s"),
+    "a link for less than nothing": (new("a", more=link("a", "home", cost_per_gb=-1)), "link.0.cost_per_gb"),
+    "one region, two stores": (
+        new("a", "b").replace("r-b", "r-a"),
+        "'a' and 'b' are in region 'r-a' but differ in store",
+    ),
+    "one region, two laws": (
+        new("a") + SITE.format("b", "a", "a").replace("SG", "SE"),
+        "are in region 'r-a' but differ in store or jurisdictions",
+    ),
+    "one store, two regions": (new("a") + SITE.format("b", "b", "a"), "share the store 'sites/a' but not the region"),
+    "one store, two capacities": (
+        new("a", more="capacity_gb = 2\n") + SITE.format("b", "a", "a") + "capacity_gb = 3\n",
+        "share a store but differ in capacity_gb",
+    ),
+    "a key in a URL": (new("a").replace("sites/a", "s3://b?secret_key=hunter2"), "a: s3://b: parameter 'secret_key'"),
     "twice": (text("a", "a"), "site 'a' stands twice"),
     "named home": (text("home"), "site name 'home'"),
     "a path for a name": (text("../a"), "site name '../a'"),
