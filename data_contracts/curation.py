@@ -8,7 +8,7 @@ a model that has seen a held-out text cannot be judged by it.
 from __future__ import annotations
 
 import hmac
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,37 +114,43 @@ def curate(contract: Contract, rows: pa.Table, secret: bytes) -> CurationResult:
 
 def curation_id(contract: Contract, rows: pa.Table) -> str:
     """Name a curation: sha256 of (algorithm, contract sha, sorted ingest ids), so the same inputs have one name."""
-    ingests = sorted(pc.unique(rows.column("ingest_id")).to_pylist())
-    return document_sha([ALGORITHM, contract.sha, ingests])
+    return curation_of(contract, pc.unique(rows.column("ingest_id")).to_pylist())
+
+
+def curation_of(contract: Contract, ingest_ids: Iterable[str]) -> str:
+    """Name the curation of these partition versions' rows."""
+    return document_sha([ALGORITHM, contract.sha, sorted(set(ingest_ids))])
 
 
 def training_rows(rows: pa.Table, log: pa.Table) -> pa.Table:
     """Return the rows that a curation keeps, of both splits, with its redactions applied to `text`.
 
+    `rows` may be a part of what was curated; entries of the log about others are passed over.
+
     Raises:
         DataRefused: a column is missing, or the log asks for a redaction that finds something else than it recorded.
     """
     _check_columns(rows)
-    entries = log.to_pylist()
-    removed = {(entry["record_id"], entry["ingest_id"]) for entry in entries if entry["action"] == "remove"}
-    redactions: dict[tuple[str, str], dict[str, int]] = {}
-    for entry in entries:
-        if entry["action"] == "redact":
-            row = (entry["record_id"], entry["ingest_id"])
-            redactions.setdefault(row, {})[entry["reason"].removeprefix("pii.")] = entry["count"]
-    keys = list(zip(rows.column("record_id").to_pylist(), rows.column("ingest_id").to_pylist(), strict=True))
-    kept = rows.filter(pa.array([key not in removed for key in keys], pa.bool_()))
-    kept_keys = [key for key in keys if key not in removed]
+    removed = log.filter(pc.equal(log.column("action"), "remove"))
+    kept = rows.filter(pc.invert(pc.is_in(_keys(rows), value_set=_keys(removed))))
     text = kept.column("text").combine_chunks().cast(pa.string())
-    for kind in sorted({kind for found in redactions.values() for kind in found}):
-        asked = pa.array([kind in redactions.get(key, ()) for key in kept_keys], pa.bool_())
+    redacted = log.filter(pc.equal(log.column("action"), "redact"))
+    keys = _keys(kept)
+    for reason in sorted(pc.unique(redacted.column("reason")).to_pylist()):
+        entries, kind = redacted.filter(pc.equal(redacted.column("reason"), reason)), reason.removeprefix("pii.")
+        places = pc.index_in(keys, value_set=_keys(entries))
+        asked = pc.is_valid(places)
         clean, counts = redact(text.filter(asked), {kind: "redact"})
-        recorded = [redactions[key][kind] for key in kept_keys if kind in redactions.get(key, ())]
-        if counts[kind].to_pylist() != recorded:
+        if not counts[kind].equals(entries.column("count").combine_chunks().take(places.drop_null())):
             raise DataRefused(f"the curation log's pii.{kind} counts are not those of these rows; curate them again")
         text = pc.replace_with_mask(text, asked, clean)
     kept = kept.select(_ROW_COLUMNS)
     return kept.set_column(kept.schema.get_field_index("text"), "text", text)
+
+
+def _keys(rows: pa.Table) -> pa.StringArray:
+    names = [rows.column(name).combine_chunks() for name in ("record_id", "ingest_id")]
+    return pc.binary_join_element_wise(*names, "/")
 
 
 @dataclass(frozen=True, order=True)

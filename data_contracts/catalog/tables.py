@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from importlib import resources
@@ -41,6 +41,7 @@ _COMPACT_EVERY = 64
 _NOW_AND_THEN = (PostCommitHookProperties(True, False), PostCommitHookProperties(True, True))
 # A reader that opened the table before a compaction still reads the small files.
 _KEEP_HOURS = 7 * 24
+_SCAN_ROWS = 8192
 
 QUARANTINE_SCHEMA = pa.schema(
     [
@@ -242,6 +243,34 @@ class Tables:
             )
         table = table.sort_by("record_id") if table.num_rows else table
         return table if columns is None or not table.num_columns else table.select(list(columns))
+
+    def scan_accepted(self, version: PartitionVersion, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """Yield a version's accepted rows in no order, in memory that their number does not change.
+
+        Raises:
+            DataRefused: the version was refused, so nothing of it may be used.
+            StoreError: the table cannot be read, or has other rows than were published: after the last of them.
+        """
+        if version.verdict == "refused":
+            self.read_accepted(version)
+        uri, count = self.uri("accepted"), 0
+        try:
+            target = DeltaTable(uri)
+            rows = target.to_pyarrow_dataset(
+                partitions=[("attempt_id", "=", version.attempt_id)], filesystem=self._files(uri)
+            )
+            one = rows.scanner(list(columns), batch_size=_SCAN_ROWS, batch_readahead=2, fragment_readahead=1)
+            for batch in one.to_batches():
+                count += batch.num_rows
+                if batch.num_rows:
+                    yield batch
+        except (DeltaError, OSError, pa.ArrowInvalid) as error:
+            raise StoreError(f"{uri}: cannot be read: {error}") from error
+        if count != version.rows_accepted:
+            raise StoreError(
+                f"{uri}: attempt {version.attempt_id} has {count} rows, {version.rows_accepted} were published; "
+                "restore the table"
+            )
 
     def read_quarantine(self, version: PartitionVersion) -> pa.Table:
         """Return a version's refused rows in the order of the source."""

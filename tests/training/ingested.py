@@ -10,6 +10,7 @@ from data_contracts.sources import open_source
 from tests.data_contracts.making import make_contract, write_lines
 from training import steps
 from training.planning import ModelConfig, RunConfig
+from training.shards.rows import CuratedRows
 from training.shards.sharding import Sharded
 from training.workspace import Workspace
 
@@ -48,6 +49,11 @@ def ingest(workspace: Workspace, folder: Path, contract: Contract) -> None:
 def shard(workspace: Workspace) -> Sharded:
     sets = steps.read_sets(workspace, CONFIG.datasets)
     return steps.make_shards(workspace, CONFIG, sets, steps.make_tokenizer(workspace, CONFIG, sets))
+
+
+def texts_of(rows: CuratedRows) -> list[str]:
+    batches = [batch for unit in rows.units for batch in rows.batches(unit.partition, unit.split)]
+    return [text for batch in batches for text in batch.column("text").to_pylist()]
 
 
 def make(folder: Path) -> Workspace:

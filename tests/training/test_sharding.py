@@ -119,7 +119,7 @@ def test_a_lost_curation_log_never_undoes_what_it_did(folder: Path) -> None:
     workspace = opened(folder)
     contract = workspace.contract("test/notes")
     tables = workspace.tables(contract)
-    assert not any("ann@" in text for text in curated_rows(contract, tables).rows.column("text").to_pylist())
+    assert not any("ann@" in text for text in ingested.texts_of(curated_rows(contract, tables)))
     shutil.rmtree(tables.uri("curation"))
     with pytest.raises(DataRefused, match="the curation log is damaged.*0 redacted, 0 removed.*restore the table"):
         curated_rows(contract, tables)

@@ -13,6 +13,7 @@ from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.sources import open_source
 from tests.data_contracts.making import column, make_contract, write_lines
+from tests.training import ingested
 from training import steps
 from training.checker import check_policy
 from training.shards.rows import curated_rows, ingested_on
@@ -50,7 +51,7 @@ def test_shards_are_made_of_the_template_with_pseudonyms_and_without_addresses(t
         pii={"email": "redact", "classifications": {"person": "pseudonymise"}},
     )
     (rows,) = steps.read_sets(workspace, ["test/notes"])
-    texts = rows.rows.column("text").to_pylist()
+    texts = ingested.texts_of(rows)
     assert len(texts) == 12 and not any("Ann" in text or "@" in text for text in texts)
     heads = {text.split(" writes: ")[0] for text in texts}
     assert len(heads) == 1 and heads.pop().startswith("<person:")
@@ -83,4 +84,4 @@ def test_one_partition_may_outlive_another(tmp_path: Path) -> None:
     tables.publish(replace(later, published_at=moved.isoformat(), sequence=later.sequence + 1))
     used = curated_rows(contract, tables, on_date=ingested_on(later) + dt.timedelta(35))
     assert used.expired == ("tuesday",) and set(used.versions) == {"monday"}
-    assert set(used.rows.column("partition").to_pylist()) == {"monday"}
+    assert {unit.partition for unit in used.units} == {"monday"}

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from data_contracts.catalog.store import Store
 from data_contracts.errors import PolicyRefused
 from data_contracts.policy import Purpose, decide
@@ -38,12 +35,9 @@ def purposes(purpose: Purpose) -> dict[str, Purpose]:
 
 def units_of(one: CuratedRows) -> list[Unit]:
     """Return what of a data set is placed: each split of each partition version that has rows left."""
-    sizes = pc.binary_length(one.rows.column("text").cast(pa.binary()))
-    table = one.rows.select(["partition", "split"]).append_column("size", sizes.cast(pa.int64()))
-    grouped = table.group_by(["partition", "split"]).aggregate([("size", "sum")])
     return [
-        Unit(one.contract.id, r["partition"], one.versions[r["partition"]].ingest_id, r["split"], r["size_sum"])
-        for r in grouped.to_pylist()
+        Unit(one.contract.id, u.partition, one.versions[u.partition].ingest_id, u.split, u.text_bytes)
+        for u in one.units
     ]
 
 

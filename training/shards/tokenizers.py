@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.errors import CausewayError, PolicyRefused
 from data_contracts.policy import Purpose, decide, decide_derived
@@ -103,21 +107,16 @@ def train(
     texts: list[str] = []
     facts = []
     for one in used:
-        taken, size = 0, 0
-        rows = one.of("train").sort_by("record_id")
-        for text in rows.column("text").to_pylist():
-            if size >= sample_bytes // len(used):
-                break
-            texts.append(text)
-            taken, size = taken + 1, size + len(text.encode())
+        rows = _sample(one, sample_bytes // len(used))
+        texts += rows.column("text").to_pylist()
         facts.append(
             {
                 "dataset": one.contract.id,
                 "curation_id": one.curation_id,
                 "terms_sha": in_force[one.contract.id].sha,
-                "records": taken,
-                "text_bytes": size,
-                "last_record": rows.column("record_id")[taken - 1].as_py() if taken else None,
+                "records": rows.num_rows,
+                "text_bytes": pc.sum(pc.binary_length(rows.column("text"))).as_py() or 0,
+                "last_record": rows.column("record_id")[-1].as_py() if rows.num_rows else None,
             }
         )
     data = train_tokenizer(iter(texts), vocab_size)
@@ -126,6 +125,32 @@ def train(
     record = _keep(workspace, tokenizer, data, document)
     workspace.home.ensure_json(recipe, {"format": FORMAT, "tokenizer": tokenizer.sha})
     return record
+
+
+def _sample(one: CuratedRows, limit_bytes: int) -> pa.Table:
+    """Return the training records of least id, up to the one whose text reaches the limit; little more is held."""
+    schema = pa.schema([("record_id", pa.string()), ("text", pa.string())])
+    sample = [schema.empty_table()]
+    last, held = "", 0
+    for unit in (u for u in one.units if u.split == "train"):
+        for batch in one.batches(unit.partition, unit.split):
+            # Later batches of a unit have higher ids: nothing of them can enter a full sample.
+            if last and batch.column("record_id")[0].as_py() > last:
+                break
+            sample.append(pa.Table.from_batches([batch], schema))
+            held += batch.nbytes
+            if held > limit_bytes:
+                sample, held = [_least(sample, limit_bytes)], 0
+                full = (pc.sum(pc.binary_length(sample[0].column("text"))).as_py() or 0) >= limit_bytes
+                last = sample[0].column("record_id")[-1].as_py() if full and sample[0].num_rows else ""
+    return _least(sample, limit_bytes)
+
+
+def _least(parts: list[pa.Table], limit_bytes: int) -> pa.Table:
+    rows = pa.concat_tables(parts).sort_by("record_id")
+    sizes = np.cumsum(pc.binary_length(rows.column("text")).to_numpy(), dtype=np.int64)
+    before = sizes - pc.binary_length(rows.column("text")).to_numpy()
+    return rows.slice(0, int(np.searchsorted(before, limit_bytes, side="left"))).combine_chunks()
 
 
 def _keep(workspace: Workspace, tokenizer: Tokenizer, data: bytes, document: dict[str, Any]) -> TokenizerRecord:

@@ -216,8 +216,7 @@ def _write(store: Store, full: _Building, tokenizer: Tokenizer, facts: UnitFacts
         **asdict(facts),
     )
     # Named by its content, and replaced as a whole: who has a damaged file of this name mapped keeps the old bytes.
-    store.put_file(manifest.arrow_key, path)
-    store.get(manifest.arrow_key, digest)
+    store.put_file(manifest.arrow_key, path, digest)
     path.unlink()
     return manifest
 
