@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_contracts.canonical import canonical_json, sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 from tests.training.making import TOKENIZER, version_of, write_shard_of
-from training.shards.loader import IGNORE, Loader, RegionOrder, region_order
+from training.shards.loader import region_order
 from training.shards.manifest import ShardRef, read_manifest, read_version
 from training.shards.view import as_dataset
 from training.shards.writer import open_shard
@@ -134,82 +131,6 @@ def test_a_file_that_is_no_shard_is_named(store: Store, damage: str) -> None:
         path.write_bytes({"cut": data[:-40], "empty": b"", "other": b"no shard at all, but long enough"}[damage])
     with pytest.raises(StoreError, match=manifest.arrow_sha256):
         open_shard(path)
-
-
-def order_of(store: Store, window: int, texts: list[list[str]]) -> RegionOrder:
-    manifests = [write_shard_of(store, part, partition=chr(97 + k)) for k, part in enumerate(texts)]
-    found = region_order([version_of(manifests)], "europe", window, 4, {})
-    assert found is not None
-    return found
-
-
-def test_a_loader_will_not_open_a_damaged_or_missing_shard(store: Store) -> None:
-    order = order_of(store, 8, [TEXTS])
-    ref = order.shards[0][0]
-    path = store.path(ref.arrow_key)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-    with pytest.raises(StoreError, match=f"{ref.arrow_sha256}.arrow: damaged"):
-        Loader(store, order, 8)
-    path.unlink()
-    with pytest.raises(StoreError, match=f"{ref.arrow_sha256}.arrow: shard is missing"):
-        Loader(store, order, 8)
-
-
-def plain_windows(store: Store, ref: ShardRef, window: int) -> list[tuple[list[int], list[int]]]:
-    """Every window of a shard, read from the tokens one by one."""
-    tokens = [t for row in as_dataset(store, [ref])["tokens"] for t in row]
-    found = []
-    for start in range(0, len(tokens) - 1, window):
-        inputs = tokens[start : start + window][: len(tokens) - 1 - start]
-        targets = tokens[start + 1 : start + 1 + window]
-        pad = window - len(inputs)
-        found.append((inputs + [0] * pad, targets + [IGNORE] * pad))
-    return found
-
-
-WORDS = st.lists(st.sampled_from(["one two", "", "three", "four five six seven", "字"]), min_size=1, max_size=6)
-
-
-@settings(deadline=None, max_examples=25)
-@given(st.lists(WORDS, min_size=1, max_size=3), st.integers(2, 9))
-def test_the_loader_hands_out_each_window_of_each_shard_once_an_epoch(
-    tmp_path_factory: pytest.TempPathFactory, texts: list[list[str]], window: int
-) -> None:
-    folder = tmp_path_factory.mktemp("loader")
-    store = Store.open(folder)
-    manifests = [write_shard_of(store, part, partition=chr(97 + k)) for k, part in enumerate(texts)]
-    order = region_order([version_of(manifests)], "europe", window, 4, {})
-    if order is None:
-        assert all(m.tokens < 2 for m in manifests)
-        return
-    (stream,) = order.streams
-    places = [order.find(0, p) for p in range(stream.windows)]
-    inputs, targets, owners = Loader(store, order, window, folder / "log").batch(
-        [p for p in places if p is not None], {"round": 3}
-    )
-    assert inputs.shape == targets.shape == (stream.windows, window)
-    assert owners == ["test/notes"] * stream.windows
-    handed = sorted((i.tolist(), t.tolist()) for i, t in zip(inputs, targets, strict=True))
-    assert handed == sorted((i, t) for ref in order.shards[0] for i, t in plain_windows(store, ref, window))
-    # Every token but each shard's first is a target exactly once.
-    assert int((targets != IGNORE).sum()) == sum(max(0, m.tokens - 1) for m in manifests)
-
-
-def test_the_log_says_what_was_handed_out(store: Store, tmp_path: Path) -> None:
-    order = order_of(store, 4, [TEXTS, ["one two three four five"]])
-    loader = Loader(store, order, 4, tmp_path / "log.ndjson")
-    places = [(lane, 0) for lane in range(6)]
-    inputs, _, _ = loader.batch(places, {"site": "north", "step": 7})
-    (line,) = (tmp_path / "log.ndjson").read_text().splitlines()
-    entry = json.loads(line)
-    assert (entry["site"], entry["step"]) == ("north", 7)
-    refs = {r.arrow_sha256: r for r in order.shards[0]}
-    for row, (dataset, epoch, window, shard, inner) in zip(inputs.tolist(), entry["handed"], strict=True):
-        assert (dataset, epoch) == ("test/notes", 0)
-        assert row == plain_windows(store, refs[shard], 4)[inner][0]
-        assert order.streams[0].shard(window)[1] == inner
 
 
 def test_a_mixture_follows_its_weights_and_without_them_the_windows(store: Store) -> None:

@@ -1,42 +1,116 @@
-"""The loader of one site: lane indices in, token windows out, from memory-mapped shards of its own region."""
+"""The loader of one site: lane indices in, token windows out, at memory speed, from mapped shards of its own region.
+
+The order is looked up for thousands of windows at once and the windows of a batch are copied by one gather, whatever
+number of shards they lie in. Bytes are checked against the manifests before they are handed out (`cache`). The state
+of a loader is nothing: what comes next is one integer a lane, which the caller has.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from data_contracts.canonical import sha256
 from data_contracts.catalog.store import Store
-from data_contracts.errors import StoreError
-from training.shards.manifest import ShardRef
+from training.shards.ahead import Ahead
+from training.shards.blocks import UnreadableShard
+from training.shards.cache import ShardCache
+from training.shards.mapping import RegionMap
 from training.shards.region import RegionOrder as RegionOrder
 from training.shards.region import region_order as region_order
-from training.shards.writer import ShardData, open_shard
 
 Array = np.ndarray[Any, Any]
 IGNORE = -100
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where windows lie, int64 [k] each: `shard` counts through the region's shards, `first` is in tokens of it.
+
+    `length` is the number of targets: the window's, or less at the end of a shard.
+    """
+
+    lanes: Array
+    indices: Array
+    streams: Array
+    epochs: Array
+    windows: Array
+    shards: Array
+    inner: Array
+    first: Array
+    length: Array
+
+    def part(self, start: int, end: int) -> Places:
+        """Return the places `start`..`end` - 1."""
+        return Places(*(getattr(self, name)[start:end] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows as they lie in the shards.
+
+    `tokens`: uint16 or uint32 [k, window + 1], zero after `places.length` + 1 of them. `mask`: bool, of the same shape:
+    the token may be a target; None: all may. `skipped`: the (lane, lane index) of rows that could not be read; such a
+    row has length 0.
+    """
+
+    tokens: Array
+    mask: Array | None
+    places: Places
+    skipped: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def lengths(self) -> Array:
+        """How many targets each row has, int64 [k]."""
+        return self.places.length
+
+
 class Loader:
     """Hands out windows of a region's shards; each hand-out may be written to an independent log.
 
-    Raises:
-        StoreError: a shard is missing, or its bytes are not those its manifest names.
+    `unreadable`: what a window of a missing or damaged shard means: `stop` raises, `skip` hands out a row without
+    targets and lists it. A store that does not answer stops either way: its windows are not lost.
     """
 
-    def __init__(self, store: Store, order: RegionOrder, window: int, log: Path | None = None) -> None:
+    def __init__(
+        self,
+        cache: ShardCache | Store,
+        order: RegionOrder,
+        window: int,
+        log: Path | None = None,
+        unreadable: Literal["stop", "skip"] = "stop",
+    ) -> None:
         self.order = order
         self.window = window
-        self._store = store
-        self._open: dict[str, ShardData] = {}
+        self.unreadable = unreadable
         self._log = log.open("a", buffering=1) if log else None
-        for held in order.shards:
-            for ref in held:
-                self._shard(ref)
+        self._lock = threading.RLock()
+        self._refs = [ref for held in order.shards for ref in held]
+        self._base = np.cumsum([0, *(len(held) for held in order.shards)])
+        self._tokens = np.array([ref.tokens for ref in self._refs], dtype=np.int64)
+        self._map = RegionMap(cache if isinstance(cache, ShardCache) else ShardCache(cache), self._refs)
+
+    def gather(self, lanes: Array, indices: Array) -> Batch:
+        """Return the windows of lanes and lane indices, int64 [k], in this order.
+
+        Raises:
+            UnreadableShard: a shard is missing, or its bytes are not those its manifest names, and `unreadable` is
+                `stop`; names it and the positions.
+            StoreError: the store failed.
+        """
+        return self.read(self.places(lanes, indices))
+
+    def ahead(self, batches: Iterable[tuple[Array, Array]], depth: int = 4) -> Ahead:
+        """Return the batches of (lanes, indices) in turn, assembled in the background, at most `depth` of them waiting.
+
+        Close it, or use it in a `with`. What `gather` raises is raised where the batch would have come.
+        """
+        return Ahead(self, batches, depth)
 
     def batch(self, places: Sequence[tuple[int, int]], note: dict[str, Any]) -> tuple[Array, Array, list[str]]:
         """Return inputs and targets, int64 [len(places), window], and each row's data set.
@@ -45,31 +119,86 @@ class Loader:
 
         `places` are (lane, lane index) pairs; `note` goes into the log with what was handed out.
         """
-        inputs = np.zeros((len(places), self.window), dtype=np.int64)
-        targets = np.full((len(places), self.window), IGNORE, dtype=np.int64)
-        handed = []
-        for row, (lane, index) in enumerate(places):
-            number, position = self.order.locate(lane, index)
-            stream = self.order.streams[number]
-            epoch, window = stream.window(position)
-            shard_number, inner = stream.shard(window)
-            ref = self.order.shards[number][shard_number]
-            tokens = self._shard(ref).tokens[inner * self.window : (inner + 1) * self.window + 1]
-            inputs[row, : len(tokens) - 1] = tokens[:-1]
-            targets[row, : len(tokens) - 1] = tokens[1:]
-            handed.append([stream.dataset, epoch, window, ref.arrow_sha256, inner])
-        if self._log:
-            self._log.write(json.dumps({**note, "handed": handed}) + "\n")
-        return inputs, targets, [str(h[0]) for h in handed]
+        lanes, indices = np.array(places, dtype=np.int64).reshape(-1, 2).T
+        found = self.gather(lanes, indices)
+        self.record(found, note)
+        return *inputs_targets(found), self.owners(found)
 
-    def _shard(self, ref: ShardRef) -> ShardData:
-        found = self._open.get(ref.key)
-        if found is None:
-            path = self._store.path(ref.arrow_key)
-            if not path.exists():
-                raise StoreError(f"{path}: shard is missing; restore it or shard the data set again")
-            digest = sha256(path.read_bytes())
-            if digest != ref.arrow_sha256:
-                raise StoreError(f"{path}: damaged: sha256 is {digest}, its manifest says {ref.arrow_sha256}")
-            found = self._open[ref.key] = open_shard(path)
-        return found
+    def owners(self, batch: Batch) -> list[str]:
+        """Return each row's data set."""
+        return [self.order.streams[s].dataset for s in batch.places.streams.tolist()]
+
+    def record(self, batch: Batch, note: dict[str, Any]) -> None:
+        """Write what was handed out to the log, if there is one, with `note`."""
+        if self._log is None:
+            return
+        p = batch.places
+        handed = [
+            [self.order.streams[s].dataset, epoch, window, self._refs[shard].arrow_sha256, inner]
+            for s, epoch, window, shard, inner in zip(
+                *(column.tolist() for column in (p.streams, p.epochs, p.windows, p.shards, p.inner)), strict=True
+            )
+        ]
+        skipped = {"skipped": batch.skipped} if batch.skipped else {}
+        self._log.write(json.dumps({**note, "handed": handed, **skipped}) + "\n")
+
+    def places(self, lanes: Array, indices: Array) -> Places:
+        """Look up where the windows of lanes and lane indices, int64 [k], lie; reads no shard."""
+        lanes, indices = np.asarray(lanes, dtype=np.int64), np.asarray(indices, dtype=np.int64)
+        streams, positions = self.order.locate_many(lanes, indices)
+        epochs, windows, shards, inner = (np.empty(len(lanes), dtype=np.int64) for _ in range(4))
+        for number in np.unique(streams).tolist():
+            mine = streams == number
+            stream = self.order.streams[number]
+            epochs[mine], visited = stream.visits(positions[mine])
+            numbers, inner[mine] = stream.shards(visited)
+            windows[mine], shards[mine] = visited, numbers + self._base[number]
+        first = inner * self.window
+        length = np.minimum(self.window, self._tokens[shards] - 1 - first)
+        return Places(lanes, indices, streams, epochs, windows, shards, inner, first, length)
+
+    def ask(self, places: Places) -> int | None:
+        """Begin to fetch and check what these windows need, in the background.
+
+        Return what `read` takes as `checked` when all of it is here already.
+        """
+        with self._lock:
+            needs = self._map.needs(places.shards, places.first, places.length)
+            self._map.cache.ask(needs)
+            return None if needs or not self._map.holds(places.shards) else self._map.version
+
+    def read(self, places: Places, checked: int | None = None) -> Batch:
+        """Return the windows of places; raises what `gather` does."""
+        where = (places.shards, places.first, places.length)
+        with self._lock:
+            skipped: tuple[tuple[int, int], ...] = ()
+            if checked != self._map.version:
+                readable, wrong = self._map.bring(*where)
+                if wrong is not None:
+                    lost = [
+                        (int(a), int(i))
+                        for a, i in zip(places.lanes[~readable], places.indices[~readable], strict=True)
+                    ]
+                    if self.unreadable == "stop":
+                        raise _at(wrong, lost) from wrong
+                    skipped = tuple(lost)
+                    places = replace(places, length=np.where(readable, places.length, 0))
+                self._map.cache.touch(self._map.files)
+            tokens, mask = self._map.copy(places.shards, places.first, places.length, self.window)
+            return Batch(tokens, mask, places, skipped)
+
+
+def inputs_targets(batch: Batch) -> tuple[Array, Array]:
+    """Return inputs and targets, int64 [k, window]: targets shifted by one, -100 where padded or masked."""
+    beyond = np.arange(batch.tokens.shape[1] - 1) >= batch.lengths[:, None]
+    inputs = batch.tokens[:, :-1].astype(np.int64)
+    targets = batch.tokens[:, 1:].astype(np.int64)
+    inputs[beyond] = 0
+    targets[beyond if batch.mask is None else beyond | ~batch.mask[:, 1:]] = IGNORE
+    return inputs, targets
+
+
+def _at(error: UnreadableShard, lost: Sequence[tuple[int, int]]) -> UnreadableShard:
+    named = ", ".join(f"{lane}:{index}" for lane, index in lost[:8])
+    more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
+    return UnreadableShard(f"{error}. Windows of this batch that it holds (lane:index): {named}{more}")
