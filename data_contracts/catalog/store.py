@@ -133,16 +133,20 @@ class Store:
             ObjectMissing: there is no such object.
             StoreError: the object ends before one of them, or the store failed.
         """
-        if not starts:
-            return []
+        # An empty range is no request.
+        asked = [(start, length) for start, length in zip(starts, lengths, strict=True) if length]
+        at, long = [start for start, _ in asked], [length for _, length in asked]
 
         def read() -> _Pieces:
-            return [bytes(b) for b in obstore.get_ranges(self._inner, _checked(key), starts=starts, lengths=lengths)]
+            if not asked:
+                return []
+            return [bytes(b) for b in obstore.get_ranges(self._inner, _checked(key), starts=at, lengths=long)]
 
-        found = self._do("read", key, read)
-        for start, length, data in zip(starts, lengths, found, strict=True):
+        found = iter(self._do("read", key, read))
+        pieces = [next(found) if length else b"" for length in lengths]
+        for start, length, data in zip(starts, lengths, pieces, strict=True):
             self._whole(key, start, length, data)
-        return found
+        return pieces
 
     def fetch(self, key: str, path: Path, sha: str, size: int, progress: Callable[[int], None] | None = None) -> None:
         """Download an object of `size` bytes into `path`, which has it whole and right or not at all.

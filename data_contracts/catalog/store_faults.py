@@ -24,7 +24,10 @@ _STATUS = re.compile(r"non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,60})</Code>")
 _REASON = re.compile(r'message: "([^"]{1,200})"|(dns error)|(TimedOut|operation timed out)|kind: (\w+)')
 _TRANSIENT = {408, 425, 429, 500, 502, 503, 504, 507, 509, 522, 524}
-_TRANSIENT_CODES = {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted"}
+_TRANSIENT_CODES = {
+    "RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "OperationAborted",
+    "XAmzContentSHA256Mismatch", "BadDigest",  # the body arrived as another one; nothing was written
+}  # fmt: skip
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _QUIET_S = 0.1, 5.0, 3.0
 
 
