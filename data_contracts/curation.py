@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,7 +21,7 @@ from data_contracts.catalog.tables import CURATION_SCHEMA, Tables
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
 from data_contracts.identity import normalise_text
-from data_contracts.redaction import redact
+from data_contracts.redaction import moved_spans, redact
 from data_contracts.trained import left_out, trained_text
 
 ALGORITHM = "exact-nfc-whitespace-1"
@@ -28,6 +29,8 @@ DUPLICATE, HELD_OUT_DUPLICATE = "duplicate", "duplicate.held-out"
 _ROW_COLUMNS = ("record_id", "ingest_id", "partition", "split", "text")
 # Present where the terms leave out rows by the classification of a column: the reason, or NULL.
 _LEFT_OUT = "left_out"
+# Present where a loss mask is wanted: the characters of the text that have a loss.
+_SPANS = "spans"
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ def curation_of(contract: Contract, ingest_ids: Iterable[str]) -> str:
 def training_rows(rows: pa.Table, log: pa.Table) -> pa.Table:
     """Return the rows that a curation keeps, of both splits, with its redactions applied to `text`.
 
-    `rows` may be a part of what was curated; entries of the log about others are passed over.
+    `rows` may be a part of what was curated; entries of the log about others are passed over. A column `spans`
+    (`template.spans`) is kept, and follows its text.
 
     Raises:
         DataRefused: a column is missing, or the log asks for a redaction that finds something else than it recorded.
@@ -143,9 +147,26 @@ def training_rows(rows: pa.Table, log: pa.Table) -> pa.Table:
         clean, counts = redact(text.filter(asked), {kind: "redact"})
         if not counts[kind].equals(entries.column("count").combine_chunks().take(places.drop_null())):
             raise DataRefused(f"the curation log's pii.{kind} counts are not those of these rows; curate them again")
+        if _SPANS in kept.column_names:
+            kept = _move_spans(kept, text, kind, asked, clean)
         text = pc.replace_with_mask(text, asked, clean)
-    kept = kept.select(_ROW_COLUMNS)
+    kept = kept.select([*_ROW_COLUMNS, *([_SPANS] if _SPANS in kept.column_names else [])])
     return kept.set_column(kept.schema.get_field_index("text"), "text", text)
+
+
+def _move_spans(kept: pa.Table, text: pa.Array, kind: str, asked: pa.BooleanArray, clean: pa.StringArray) -> pa.Table:
+    """Return the rows with the spans of those whose text is redacted where they stand in the clean text."""
+    index = kept.schema.get_field_index(_SPANS)
+    spans = kept.column(_SPANS).to_pylist()
+    for row, wanted in zip(
+        np.flatnonzero(asked.to_numpy(zero_copy_only=False)).tolist(), clean.to_pylist(), strict=True
+    ):
+        made, spans[row] = moved_spans(text[row].as_py(), kind, spans[row])
+        if made != wanted:
+            raise DataRefused(
+                f"record {kept.column('record_id')[row]}: two engines redact {kind} differently; report it as a defect"
+            )
+    return kept.set_column(index, _SPANS, pa.array(spans, kept.schema.field(index).type))
 
 
 def _keys(rows: pa.Table) -> pa.StringArray:

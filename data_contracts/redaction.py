@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
@@ -42,3 +43,27 @@ def redact(
             counts[kind] = pc.fill_null(pc.count_substring_regex(column, pattern), 0).cast(pa.int64())
             column = pc.replace_substring_regex(column, pattern, mark)
     return column, counts
+
+
+def moved_spans(text: str, kind: str, spans: Sequence[int]) -> tuple[str, list[int]]:
+    """Return one text with a kind of personal data replaced, and where spans of its characters then stand.
+
+    `spans`: first character, character after the last, first, ... A mark stands in a span when anything that it
+    replaces does. The patterns mean the same in Python's engine as in RE2: ASCII classes, leftmost first.
+    """
+    pattern, mark = _PATTERNS[kind]
+    pieces: list[str] = []
+    moved = list(spans)
+    end = shift = 0
+    for found in re.finditer(pattern, text, re.ASCII):
+        pieces += [text[end : found.start()], mark]
+        end = found.end()
+        now = found.start() + shift
+        for index, place in enumerate(spans):
+            if place >= end:
+                moved[index] = place + now + len(mark) - end
+            elif place > found.start():
+                # Within what is replaced: a span that begins there has the whole mark, and so has one that ends there.
+                moved[index] = now if index % 2 == 0 else now + len(mark)
+        shift = now + len(mark) - end
+    return "".join([*pieces, text[end:]]), moved

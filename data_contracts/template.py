@@ -7,8 +7,9 @@ conversion, format or attribute is read. A column that is NULL gives nothing; wh
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -42,3 +43,27 @@ def fill(template: str, columns: Sequence[tuple[str, pa.Array | pa.ChunkedArray]
         given = pc.is_valid(values[name])
         known = given if known is None else pc.or_(known, given)
     return made if known is None else pc.if_else(known, made, pa.scalar(None, pa.string()))
+
+
+def spans(
+    template: str, columns: Sequence[tuple[str, pa.Array | pa.ChunkedArray]], chosen: Collection[str]
+) -> pa.ListArray:
+    """Return where the values of chosen columns stand in the texts that `fill` makes of the same columns.
+
+    list<int32> a row: first character, character after the last, first, ..., ascending; values without characters are
+    left out.
+    """
+    values = {name: column.cast(pa.string()) for name, column in columns}
+    rows = len(columns[0][1])
+    at = np.zeros(rows, dtype=np.int32)
+    found = []
+    for piece in _PIECE.finditer(template):
+        name, text = piece.group(1), piece.group(3)
+        length = pc.fill_null(pc.utf8_length(values[name]), 0).to_numpy() if name else len(text) if text else 1
+        if name in chosen:
+            found.append((at, at + length))
+        at = at + length
+    pairs = np.array(found, dtype=np.int32).reshape(len(found), 2, rows).transpose(2, 0, 1)
+    there = pairs[:, :, 1] > pairs[:, :, 0]
+    offsets = np.concatenate([[0], 2 * np.cumsum(there.sum(axis=1))]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(pairs[there].reshape(-1), pa.int32()))

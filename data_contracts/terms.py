@@ -57,8 +57,8 @@ class TrainingTerms:
     are given. `storage`, `processing`, `never_in` and `never_outside` hold ISO 3166-1 alpha-2 codes, EU, EEA,
     'anywhere' or a name of `zones`. Both days of validity are included. `held_out_share` is a fraction in [0, 1), drawn
     over `split_group` with the public `held_out_key`. `text` is the column that is trained on, the first of `train_on`
-    where a `template` makes the text of several. `pii_classifications` maps a column's classification to keep, redact,
-    pseudonymise or drop-row.
+    where a `template` makes the text of several; only the tokens of `loss_on` have a loss where it is given.
+    `pii_classifications` maps a column's classification to keep, redact, pseudonymise or drop-row.
     """
 
     format: int
@@ -86,6 +86,7 @@ class TrainingTerms:
     retention: Retention | None = None
     template: str | None = None
     train_on: tuple[str, ...] = ()
+    loss_on: tuple[str, ...] = ()
     pii_classifications: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -123,6 +124,7 @@ class TrainingTerms:
             "text": None if self.template is not None else self.text,
             "template": self.template,
             "trainOn": list(self.train_on) or None,
+            "lossOn": sorted(self.loss_on) or None,
             "pii": {**self.pii, **classified} or None,
             "attribution": self.attribution,
             "revocationContact": self.revocation_contact,
@@ -219,6 +221,9 @@ def _template_faults(document: Mapping[str, Any]) -> Iterator[tuple[tuple[str | 
     for index, name in enumerate(listed):
         if name not in named:
             yield ("trainOn", index), f"the template does not name {name!r}{nearest(name, named)}; add it or remove it"
+    for index, name in enumerate(document.get("lossOn", ())):
+        if name not in listed:
+            yield ("lossOn", index), f"{name!r} is not in trainOn{nearest(name, listed)}; add it there or remove it"
 
 
 def terms_from_document(document: Mapping[str, Any]) -> TrainingTerms:
@@ -267,6 +272,7 @@ def terms_from_document(document: Mapping[str, Any]) -> TrainingTerms:
         retention=Retention(retention["period"], retention["then"]) if retention else None,
         template=document.get("template"),
         train_on=tuple(document.get("trainOn", ())),
+        loss_on=tuple(sorted(document.get("lossOn", ()))),
         pii_classifications=dict(sorted(classified.items())),
     )
 

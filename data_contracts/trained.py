@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from data_contracts.contract import Contract
 from data_contracts.errors import DataRefused
-from data_contracts.template import fill
+from data_contracts.template import fill, spans
 
 
 def trained_text(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa.Array:
@@ -26,9 +26,27 @@ def trained_text(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa
     Raises:
         DataRefused: a classification is to be pseudonymised and there is no secret.
     """
+    columns = _treated(contract, rows, secret)
+    text = columns[0][1] if contract.terms.template is None else fill(contract.terms.template, columns)
+    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+
+
+def trained_spans(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa.ListArray | None:
+    """Return which characters of each row's `trained_text` have a loss, as `template.spans`; None: all of them.
+
+    Raises:
+        DataRefused: a classification is to be pseudonymised and there is no secret.
+    """
     terms = contract.terms
+    if terms.template is None or not terms.loss_on:
+        return None
+    return spans(terms.template, _treated(contract, rows, secret), terms.loss_on)
+
+
+def _treated(contract: Contract, rows: pa.Table, secret: bytes | None) -> list[tuple[str, pa.Array]]:
+    """Return the text columns by name, each treated as its classification asks."""
     columns = []
-    for name in terms.text_columns:
+    for name in contract.terms.text_columns:
         values = rows.column(name)
         values = (values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).cast(pa.string())
         kind, action = _treatment(contract, name)
@@ -39,8 +57,7 @@ def trained_text(contract: Contract, rows: pa.Table, secret: bytes | None) -> pa
                 raise DataRefused(f"{contract.id}: column {name} is pseudonymised; give the data set's secret")
             values = _pseudonyms(values, kind, secret)
         columns.append((name, values))
-    text = columns[0][1] if terms.template is None else fill(terms.template, columns)
-    return text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text
+    return columns
 
 
 def left_out(contract: Contract, rows: pa.Table) -> pa.Array | None:

@@ -23,6 +23,7 @@ _DECIDES = {
     "text": "another text is trained on",
     "template": "another text is trained on",
     "trainOn": "another text is trained on",
+    "lossOn": "other tokens have a loss",
     "pii": "personal data is treated otherwise",
 }
 

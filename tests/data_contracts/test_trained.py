@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from data_contracts.contract import Contract
 from data_contracts.curation import curate, curation_rows, training_rows
 from data_contracts.errors import ContractError, DataRefused
-from data_contracts.template import fill, template_fault, template_fields
+from data_contracts.redaction import _EMAIL as EMAIL
+from data_contracts.redaction import moved_spans, redact
+from data_contracts.template import fill, spans, template_fault, template_fields
 from data_contracts.trained import left_out, trained_text
 from tests.data_contracts.making import SECRET, column, make_contract
 from tests.data_contracts.test_ingest import READER, ingest, tables
@@ -109,3 +112,41 @@ def test_a_template_gives_what_it_says(pieces: list[str], a: str, b: str) -> Non
         return
     expected = "".join({"{a}": a, "{b}": b, "{{": "{", "}}": "}"}.get(piece, piece) for piece in pieces)
     assert fill(template, [("a", pa.array([a])), ("b", pa.array([b]))]).to_pylist() == [expected]
+
+
+PARTS = st.one_of(st.none(), st.sampled_from(["", "a", "Ann", "字e", "x@ab.de", "@ab.de", "a.b@c.de y", "x@", "de. "]))
+
+
+@given(
+    st.lists(st.tuples(PARTS, PARTS), min_size=1, max_size=5), st.sampled_from(["{a}{b}{a}", "{{ {a}: {b}", "{b}{a}"])
+)
+def test_the_spans_of_a_column_are_its_values_in_the_text(rows: list[tuple[Any, Any]], template: str) -> None:
+    columns = [(name, pa.array([row[k] for row in rows], pa.string())) for k, name in enumerate("ab")]
+    texts = fill(template, columns).to_pylist()
+    for (_, value), text, found in zip(rows, texts, spans(template, columns, ["b"]).to_pylist(), strict=True):
+        assert [text[s:e] for s, e in zip(found[::2], found[1::2], strict=True)] == ([value] if value else [])
+    both = spans(template, columns, ["a", "b"]).to_pylist()
+    assert all(found == sorted(found) for found in both)
+
+
+@given(
+    st.lists(st.sampled_from(["a", "字", "x@ab.de", "@ab.de", "z.y@c.de", ". ", "de", "é@é.de"]), max_size=6), st.data()
+)
+def test_spans_follow_their_text_through_redaction(pieces: list[str], data: st.DataObject) -> None:
+    text = "".join(pieces)
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, len(text)))
+    clean, moved = moved_spans(text, "email", [start, end])
+    assert clean == redact([text], {"email": "redact"})[0][0].as_py()
+    inside = clean[moved[0] : moved[1]]
+    # Outside of what was replaced nothing is lost and nothing comes in: each side alone, marks counted as they touch.
+    assert (clean[: moved[0]] + inside + clean[moved[1] :]) == clean
+    matches = list(re.finditer(r"<email>", clean))
+    plain = "".join(c for k, c in enumerate(inside, moved[0]) if not any(m.start() <= k < m.end() for m in matches))
+    found = list(re.finditer(EMAIL, text, re.ASCII))
+    wanted = "".join(
+        c for k, c in enumerate(text[start:end], start) if not any(m.start() <= k < m.end() for m in found)
+    )
+    assert plain == wanted
+    touched = sum(m.start() < end and m.end() > start for m in found if start < end)
+    assert inside.count("<email>") == touched or start == end

@@ -17,6 +17,7 @@ from tests.training import ingested
 from training import steps
 from training.checker import check_policy
 from training.shards.rows import curated_rows, ingested_on
+from training.shards.writer import open_shard
 from training.workspace import Workspace
 
 READER = {"format": "jsonl", "partition": {"from": "path", "pattern": r"([^/]+)\.jsonl$"}}
@@ -56,6 +57,36 @@ def test_shards_are_made_of_the_template_with_pseudonyms_and_without_addresses(t
     heads = {text.split(" writes: ")[0] for text in texts}
     assert len(heads) == 1 and heads.pop().startswith("<person:")
     assert all(text.endswith("by <email>") for text in texts)
+
+
+def test_only_the_tokens_of_the_columns_of_loss_on_have_a_loss(tmp_path: Path) -> None:
+    workspace, _ = make(
+        tmp_path,
+        purposes={"permitted": ["pre-training", "evaluation"]},
+        text=None,
+        template="{author} writes: {content}\n",
+        trainOn=["author", "content"],
+        lossOn=["content"],
+        pii={"email": "redact", "classifications": {"person": "redact"}},
+    )
+    made = ingested.shard(workspace)
+    tokenizer = steps.tokenizers.load(workspace, made.manifests[0].tokenizer)[0]
+    assert all(m.loss_mask for m in made.manifests)
+    seen = 0
+    for manifest in made.manifests:
+        shard = open_shard(workspace.sites.region_store(manifest.region).path(manifest.arrow_key))
+        assert shard.mask is not None
+        for row in range(manifest.records):
+            own = slice(shard.offsets[row], shard.offsets[row + 1] - 1)
+            tokens, mask = shard.tokens[own], shard.mask[own]
+            text, learned = tokenizer.decode(tokens), tokenizer.decode(tokens[mask])
+            content = text.removeprefix("<person> writes: ").removesuffix("\n")
+            assert content.endswith("by <email>")
+            # Whole tokens: one may begin before the column or end after it.
+            assert content in learned and len(learned) < len(text)
+            assert shard.mask[shard.offsets[row + 1] - 1]
+            seen += 1
+    assert seen == 12
 
 
 def test_partitions_whose_retention_is_over_are_not_used_and_the_checker_reports_them(

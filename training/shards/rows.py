@@ -18,7 +18,7 @@ from data_contracts.curation import curation_of, training_rows
 from data_contracts.errors import DataRefused, PolicyRefused
 from data_contracts.policy import retained
 from data_contracts.terms import TrainingTerms
-from data_contracts.trained import trained_text
+from data_contracts.trained import trained_spans, trained_text
 from training.shards.ordering import by_record_id
 
 
@@ -69,7 +69,9 @@ class CuratedRows:
         return tuple(found)
 
     def batches(self, partition: str, split: str) -> Iterator[pa.RecordBatch]:
-        """Yield the records of one unit ascending by their ids: record_id, text; memory does not depend on how many.
+        """Yield the records of one unit ascending by their ids: record_id, text, and spans where the terms have lossOn.
+
+        Memory does not depend on how many there are.
 
         Raises:
             DataRefused: the curation's log does not fit the rows.
@@ -90,7 +92,11 @@ class CuratedRows:
             rows = pa.Table.from_batches([batch])
             text = trained_text(self.contract, rows, self.secret)
             made = rows.select(plain.names).cast(plain).append_column("text", text)
-            kept = training_rows(made, log.slice(start, end - start)).select(["record_id", "text"])
+            spans = trained_spans(self.contract, rows, self.secret)
+            if spans is not None:
+                made = made.append_column("spans", spans)
+            kept = training_rows(made, log.slice(start, end - start))
+            kept = kept.select(["record_id", "text", *([] if spans is None else ["spans"])])
             yield from kept.combine_chunks().to_batches()
 
     def _log_of(self, version: PartitionVersion) -> pa.Table:

@@ -137,7 +137,7 @@ def _sample(one: CuratedRows, limit_bytes: int) -> pa.Table:
             # Later batches of a unit have higher ids: nothing of them can enter a full sample.
             if last and batch.column("record_id")[0].as_py() > last:
                 break
-            sample.append(pa.Table.from_batches([batch], schema))
+            sample.append(pa.Table.from_batches([batch.select(schema.names)]))
             held += batch.nbytes
             if held > limit_bytes:
                 sample, held = [_least(sample, limit_bytes)], 0
