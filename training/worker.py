@@ -1,6 +1,6 @@
 """The site process: read the chain, train a span, publish, commit or follow, repeat.
 
-    python -m training.worker --home-store DIR --site east --store DIR --peer north=DIR ... --keys DIR --run RUN
+    python -m training.worker --home-store URL --site east --store URL --peer north=URL ... --keys DIR --run RUN
 
 A site opens only its own region's shards; of its peers' stores it reads nothing but contributions. It keeps no state
 that matters anywhere but in its store: killed at any point and started again, it goes on from the chain. Given fixed
@@ -15,8 +15,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,18 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
-from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.terms_chain import read_terms
-from data_contracts.errors import CausewayError, ObjectMissing, PolicyRefused, RoundError
+from data_contracts.errors import CausewayError, PolicyRefused, RoundError, StoreError
 from data_contracts.policy import Purpose
 from data_contracts.signing import KeyRing, public_hex
 from training import model as models
 from training.admission import EXIT_REFUSED, require_use
 from training.inner import InnerLoop, pick_device
+from training.keeping import Kept, Spans
 from training.process import Stopped, end_with, only_worker
 from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
@@ -46,12 +43,13 @@ from training.rounds.commit import ChainState, check_against, lanes_of
 from training.rounds.control import EXIT_PAUSED, read_control
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import newest_round, read_run_data
-from training.shards.loader import Loader
-from training.shards.schedule import next_claims, unroll
+from training.shards.cache import ShardCache
+from training.shards.loader import Loader, inputs_targets
+from training.shards.schedule import next_claims, ranges, unroll
 
 POLL_S = 0.05
-HEARTBEAT_S = 0.5
 LOOK_S = 1.0  # between looks at terms and control while a site waits
+PEER_PATIENCE_S = 2.0  # a peer's store that does not answer is looked at again; the grace decides how often
 PAUSE_PATIENCE_S = 30.0  # a paused site waits so long for the round's other sites: one of them may be dead
 
 
@@ -60,23 +58,11 @@ class Paused(Exception):
 
 
 @dataclass
-class Spans:
-    """Where a round's wall time went: (kind, start, end) in seconds of this machine's clock, for the report."""
-
-    spans: list[tuple[str, float, float]] = field(default_factory=list)
-
-    @contextmanager
-    def span(self, kind: str) -> Iterator[None]:
-        start = time.time()
-        try:
-            yield
-        finally:
-            self.spans.append((kind, start, time.time()))
-
-
-@dataclass
 class SiteWorker:
-    """One site of one run. `attempt` names this incarnation of the process in logs, never in the chain."""
+    """One site of one run. `attempt` names this incarnation of the process in logs, never in the chain.
+
+    `cache` is the folder for shards of a store that is no local directory, `cache_bytes` its bound.
+    """
 
     plan: Plan
     site: str
@@ -86,6 +72,8 @@ class SiteWorker:
     key: Ed25519PrivateKey
     log_dir: Path | None
     stop: Callable[[], bool]
+    cache: Path | None = None
+    cache_bytes: int | None = None
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
     def __post_init__(self) -> None:
@@ -93,19 +81,18 @@ class SiteWorker:
         if public_hex(self.key) != listed.public_key:
             raise RoundError(f"site {self.site}: its key is not the one that plan {self.plan.run} lists; restore keys/")
         self.region = listed.region
-        log = None
+        self._log = None
         if self.log_dir is not None:
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            log = self.log_dir / f"{self.plan.run}-{self.site}-{self.attempt}.ndjson"
-        order = read_run_data(self.home, self.plan).orders[self.region]
-        self.loader = Loader(self.store, order, self.plan.window, log)
+            self._log = self.log_dir / f"{self.plan.run}-{self.site}-{self.attempt}.ndjson"
+        self._shards = ShardCache(self.store, self.cache, self.cache_bytes)
+        self.loader = self._loader(None)
         self.recipe = InnerRecipe.model_validate(self.plan.inner)
         self.net = models.build(models.ModelSpec.model_validate(self.plan.model), self.plan.seed)
         self.loop = InnerLoop(self.net, self.recipe, pick_device())
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
         self.inner, self.trained = "new", 0
-        self._beat = 0.0
-        self._counter = 0
+        self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
 
     def run(self) -> ChainState:
         """Work until the plan's last round is committed; return the final state.
@@ -117,7 +104,7 @@ class SiteWorker:
         state, inputs = newest_round(self.home, self.plan)
         if state.round > 0 and self.site not in inputs:
             # The last round left this site's work out: what it learned then is forgotten, as if it had been there.
-            self._forget(state.round)
+            self.kept.forget_inner(state.round)
         self._restore(state)
         begun = False
         while state.round < self.plan.rounds:
@@ -142,16 +129,29 @@ class SiteWorker:
             if not counted:
                 # The work was late or refused: its ranges are issued again, so the optimizer forgets it too.
                 self._restore(state)
-                self._keep_inner(state.round + 1)
-            self._telemetry(state.round + 1, spans)
+                self.kept.keep_inner(state.round + 1, self.loop)
+            self.kept.telemetry(state.round + 1, spans)
             state = after
         self._lease(state.round, 0, 0, float("nan"), done=True)
         return state
 
+    def _loader(self, state: ChainState | None) -> Loader:
+        """Return the loader of the segments up to this state."""
+        order = read_run_data(self.home, self.plan, state).orders[self.region]
+        self._segments = len(state.openings) if state else 0
+        return Loader(self._shards, order, self.plan.window, self._log, self.plan.unreadable)
+
     def _train(self, state: ChainState, spans: Spans) -> None:
         number, plan = state.round + 1, self.plan
+        if len(state.openings) != self._segments:
+            self.loader = self._loader(state)
+        held = self.loader.order.datasets
+        if not held:
+            raise RoundError(
+                f"region {self.region}: nothing to train on in round {number}: every data set there is withdrawn or has"
+                f" weight 0; give one a weight, add a version, or take {self.site} out (causeway amend {plan.run})"
+            )
         terms = read_terms(self.home, plan.owner)
-        held = [stream.dataset for stream in self.loader.order.streams]
         require_use(plan, terms, self.site, held, Purpose.parse(plan.purpose))
         base = merge.parameters(state.tensors)
         models.load_parameters(self.net, base)
@@ -160,17 +160,26 @@ class SiteWorker:
         places = unroll(claims)
         tokens: dict[str, int] = {}
         nats = 0.0
-        with spans.span("compute"):
-            for step in range(plan.steps):
+        skipped: list[tuple[int, int]] = []
+        batches = [places[k : k + plan.batch_windows] for k in range(0, len(places), plan.batch_windows)]
+        pairs = [tuple(np.array(batch, dtype=np.int64).T) for batch in batches]
+        with spans.span("compute"), self.loader.ahead(pairs) as assembled:
+            for step, batch in enumerate(assembled):
                 self._check_stop()
-                batch = places[step * plan.batch_windows : (step + 1) * plan.batch_windows]
-                note = {"attempt": self.attempt, "site": self.site, "round": number, "step": step, "places": batch}
-                inputs, targets, owners = self.loader.batch(batch, note)
+                note = {"attempt": self.attempt, "site": self.site, "round": number, "step": step}
+                self.loader.record(batch, {**note, "places": batches[step]})
+                skipped += batch.skipped
+                inputs, targets = inputs_targets(batch)
                 result = self.loop.step(inputs, targets, (number - 1) * plan.steps + step)
                 nats += result.loss * result.tokens
-                for owner, row in zip(owners, targets, strict=True):
-                    tokens[owner] = tokens.get(owner, 0) + int((row >= 0).sum())
+                for owner, count in zip(self.loader.owners(batch), (targets >= 0).sum(axis=1).tolist(), strict=True):
+                    if count:
+                        tokens[owner] = tokens.get(owner, 0) + count
                 self._lease(number, step + 1, sum(tokens.values()), nats / max(1, sum(tokens.values())))
+        if not tokens:
+            raise StoreError(
+                f"site {self.site}: no shard of round {number} can be read; restore them in {self.store.url}"
+            )
         with spans.span("encode"):
             update = merge.subtract(base, models.parameters_of(self.net))
             header: dict[str, Any] = {
@@ -188,12 +197,13 @@ class SiteWorker:
                 "loss": nats / max(1, sum(tokens.values())),
                 "inner": self.inner,
                 "device": self.loop.device.type,
+                "skipped": tuple(ranges(skipped)),
             }
             made = contributions.make(header, update, plan.codec, self.key)
         with spans.span("transfer"):
             # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
             # same round again from the state before, to the same bytes.
-            self._keep_inner(number)
+            self.kept.keep_inner(number, self.loop)
             contributions.publish(self.store, made)
         self.inner, self.trained = "kept", number
 
@@ -230,22 +240,6 @@ class SiteWorker:
                 self._lease(state.round + 1, self.plan.steps, 0, float("nan"))
                 time.sleep(POLL_S)
 
-    def _inner_key(self, number: int) -> str:
-        return f"runs/{self.plan.run}/inner/{self.site}-{number:06d}.safetensors"
-
-    def _keep_inner(self, number: int) -> None:
-        data = save({k: np.asarray(v, order="C") for k, v in self.loop.state().items()}, metadata={"format": "1"})
-        self.store.put(self._inner_key(number), data)
-        if number > 2:
-            self.store.delete(self._inner_key(number - 2))
-
-    def _forget(self, number: int) -> None:
-        """Put the optimizer's state before a round that did not count in the place of the one after it."""
-        if number > 1 and self.store.exists(self._inner_key(number - 1)):
-            self.store.put(self._inner_key(number), self.store.get(self._inner_key(number - 1)))
-        else:
-            self.store.delete(self._inner_key(number))
-
     def _restore(self, state: ChainState) -> None:
         """Load the inner optimizer's state of the last round; without one, begin clean and say so."""
         models.load_parameters(self.net, merge.parameters(state.tensors))
@@ -254,35 +248,12 @@ class SiteWorker:
         if state.round == 0:
             self.inner = "new"
             return
-        try:
-            self.loop.load_state(load(self.store.get(self._inner_key(state.round))))
-            self.inner = "kept"
-        except (ObjectMissing, RoundError, SafetensorError):
-            # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
-            self.inner = "clean"
+        # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
+        self.inner = "kept" if self.kept.load_inner(state.round, self.loop) else "clean"
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
-        now = time.monotonic()
-        if now - self._beat < HEARTBEAT_S and not done:
-            return
-        self._beat, self._counter = now, self._counter + 1
-        lease = {
-            "format": 1,
-            "site": self.site,
-            "attempt": self.attempt,
-            "beat": self._counter,
-            "round": number,
-            "step": step,
-            "steps": self.plan.steps,
-            "tokens": tokens,
-            "loss": loss if np.isfinite(loss) else None,
-            "done": done,
-        }
-        self.store.put(f"runs/{self.plan.run}/leases/{self.site}.json", canonical_json(lease))
-
-    def _telemetry(self, number: int, spans: Spans) -> None:
-        facts = {"format": 1, "site": self.site, "round": number, "attempt": self.attempt, "spans": spans.spans}
-        self.store.put(f"runs/{self.plan.run}/telemetry/{number:06d}/{self.site}.json", canonical_json(facts))
+        facts = {"round": number, "step": step, "steps": self.plan.steps, "tokens": tokens, "done": done}
+        self.kept.beat({**facts, "loss": loss if np.isfinite(loss) else None}, now=done)
 
     def _check_stop(self) -> None:
         if self.stop():
@@ -303,6 +274,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--peer", action="append", default=[], metavar="NAME=STORE")
     parser.add_argument("--keys", required=True, type=Path)
     parser.add_argument("--run", required=True)
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for shards of a store that is no directory")
+    parser.add_argument("--cache-gb", type=float, metavar="N", help="bound of that folder, in 10^9 bytes")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; part of what makes bytes repeat")
     parser.add_argument("--loader-log", type=Path, help="folder for an independent log of what the loader handed out")
     parser.add_argument("--parent", type=int, metavar="PID", help="die with this process, the one that started it")
@@ -323,10 +296,15 @@ def main(arguments: list[str] | None = None) -> int:
                 site=options.site,
                 home=home,
                 store=store,
-                peers={name: Store.open(url) for name, url in (p.split("=", 1) for p in options.peer)},
+                peers={
+                    name: Store.open(url, retry_s=PEER_PATIENCE_S)
+                    for name, url in (p.split("=", 1) for p in options.peer)
+                },
                 key=KeyRing(options.keys).signer(f"site-{options.site}"),
                 log_dir=options.loader_log,
                 stop=lambda: bool(stopping),
+                cache=options.cache,
+                cache_bytes=None if options.cache_gb is None else round(options.cache_gb * 1e9),
             )
             state = worker.run()
     except Stopped:

@@ -8,7 +8,7 @@ stretch under one set of streams and weights; it knows each lane's index and eac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -242,3 +242,14 @@ def next_claims(index: Sequence[int], lanes: Sequence[int], windows: int) -> lis
 def unroll(claims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
     """Return the (lane, lane index) pairs of claims in training order: by lane index, then lane."""
     return sorted(((lane, i) for lane, start, end in claims for i in range(start, end)), key=lambda p: (p[1], p[0]))
+
+
+def ranges(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return (lane, lane index) pairs as ranges (lane, from, to), `to` exclusive, in order."""
+    found: list[tuple[int, int, int]] = []
+    for lane, index in sorted(places):
+        if found and found[-1][0] == lane and found[-1][2] == index:
+            found[-1] = (lane, found[-1][1], index + 1)
+        else:
+            found.append((lane, index, index + 1))
+    return found

@@ -1,0 +1,102 @@
+"""What a site keeps of a run in its own store, beside contributions: optimizer state, heartbeat, where the time went.
+
+runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round; the last two rounds stay
+runs/<run>/leases/<site>.json                     heartbeat; replaced
+runs/<run>/telemetry/000042/<site>.json           spans of a round
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from data_contracts.canonical import canonical_json
+from data_contracts.catalog.store import Store
+from data_contracts.errors import ObjectMissing, RoundError, StoreError
+from training.inner import InnerLoop
+
+HEARTBEAT_S = 0.5
+PATIENCE_S = 1.0
+REST_S = 10.0  # after a heartbeat that the store did not take
+
+
+@dataclass
+class Spans:
+    """Where a round's wall time went: (kind, start, end) in seconds of this machine's clock, for the report."""
+
+    spans: list[tuple[str, float, float]] = field(default_factory=list)
+
+    @contextmanager
+    def span(self, kind: str) -> Iterator[None]:
+        """Note how long the block took."""
+        start = time.time()
+        try:
+            yield
+        finally:
+            self.spans.append((kind, start, time.time()))
+
+
+class Kept:
+    """One site's own objects of one run, in its store. `attempt` names the incarnation of its process."""
+
+    def __init__(self, store: Store, run: str, site: str, attempt: str) -> None:
+        self.store, self.run, self.site, self.attempt = store, run, site, attempt
+        self._beats = Store.open(store.url, retry_s=PATIENCE_S)
+        self._beat = 0.0
+        self._counter = 0
+
+    def keep_inner(self, number: int, loop: InnerLoop) -> None:
+        """Keep the inner optimizer's state after a round; that of two rounds before goes."""
+        data = save({k: np.asarray(v, order="C") for k, v in loop.state().items()}, metadata={"format": "1"})
+        self.store.put(self._inner_key(number), data)
+        if number > 2:
+            self.store.delete(self._inner_key(number - 2))
+
+    def forget_inner(self, number: int) -> None:
+        """Put the optimizer's state before a round that did not count in the place of the one after it."""
+        if number > 1 and self.store.exists(self._inner_key(number - 1)):
+            self.store.put(self._inner_key(number), self.store.get(self._inner_key(number - 1)))
+        else:
+            self.store.delete(self._inner_key(number))
+
+    def load_inner(self, number: int, loop: InnerLoop) -> bool:
+        """Load the inner optimizer's state after a round; False, and nothing loaded, when it is lost or damaged.
+
+        Raises:
+            StoreError: the store is out of reach; the state is not lost then.
+        """
+        try:
+            loop.load_state(load(self.store.get(self._inner_key(number))))
+        except (ObjectMissing, RoundError, SafetensorError):
+            return False
+        return True
+
+    def beat(self, facts: Mapping[str, Any], now: bool = False) -> None:
+        """Replace the site's lease, at most twice a second unless `now`.
+
+        Nothing rests on a lease, so a store that is away does not stop the training.
+        """
+        at = time.monotonic()
+        if at - self._beat < HEARTBEAT_S and not now:
+            return
+        self._beat, self._counter = at, self._counter + 1
+        lease = {"format": 1, "site": self.site, "attempt": self.attempt, "beat": self._counter, **facts}
+        try:
+            self._beats.put(f"runs/{self.run}/leases/{self.site}.json", canonical_json(lease))
+        except StoreError:
+            self._beat = time.monotonic() + REST_S
+
+    def telemetry(self, number: int, spans: Spans) -> None:
+        """Keep where the time of a round went."""
+        facts = {"format": 1, "site": self.site, "round": number, "attempt": self.attempt, "spans": spans.spans}
+        self.store.put(f"runs/{self.run}/telemetry/{number:06d}/{self.site}.json", canonical_json(facts))
+
+    def _inner_key(self, number: int) -> str:
+        return f"runs/{self.run}/inner/{self.site}-{number:06d}.safetensors"
