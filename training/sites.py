@@ -30,6 +30,8 @@ class Site:
     `store_url` is a URL, or a path relative to the `--home` folder; `tokens_per_s` is its relative speed, used to
     balance placement; `work_pool` is the Prefect pool whose workers run there, `pool_type` how they run (None: as the
     command says that makes the pools); `capacity_bytes` is what its store may hold of shards (None: no bound).
+    `decides_creates` says that of several writers of a new key the store lets one win: no table lies where it is false,
+    unless `tables_url` names another store, under the same jurisdictions, for them.
     """
 
     name: str
@@ -41,11 +43,18 @@ class Site:
     accelerator: str = "cpu"
     pool_type: PoolType | None = None
     capacity_bytes: int | None = None
+    decides_creates: bool = True
+    tables_url: str | None = None
 
     @property
     def place(self) -> Place:
         """The place that policy is asked about."""
         return Place(self.name, self.jurisdictions)
+
+    @property
+    def holds_tables(self) -> bool:
+        """Whether tables may lie here: in a store that decides creates."""
+        return self.decides_creates or self.tables_url is not None
 
 
 @dataclass(frozen=True)
@@ -100,8 +109,15 @@ class Sites:
         raise CausewayError(f"no site {name!r} in sites.toml; it has: {', '.join(s.name for s in self.sites)}")
 
     def store(self, site: Site) -> Store:
-        """Open a site's store."""
-        return Store.open(site.store_url if "://" in site.store_url else self.root / site.store_url)
+        """Open a site's store: that of its region's shards, and of what the site contributes."""
+        return self._open(site.store_url)
+
+    def tables_store(self, site: Site) -> Store:
+        """Open the store for tables at a site, or at home; mostly the same one."""
+        return self._open(site.tables_url or site.store_url)
+
+    def _open(self, url: str) -> Store:
+        return Store.open(url if "://" in url else self.root / url)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:
@@ -163,6 +179,8 @@ class _StoreEntry(BaseModel):
     store: str
     jurisdictions: list[str] = Field(min_length=1)
     pool_type: PoolType | None = None
+    decides_creates: bool | None = None
+    tables: str | None = None
 
 
 class _SiteEntry(_StoreEntry):
@@ -209,8 +227,8 @@ def load_sites(path: Path, root: Path) -> Sites:
     except ValidationError as error:
         lines = [f"{path}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
         raise CausewayError("\n".join(lines)) from error
-    if parsed.format == 1 and (parsed.link or any(e.capacity_gb is not None for e in parsed.site)):
-        raise CausewayError(f"{path}: format 1 has neither [[link]] nor capacity_gb; write: format = 2")
+    if parsed.format == 1:
+        _check_old(path, parsed)
     sites: list[Site] = []
     for entry in sorted(parsed.site, key=lambda e: e.name):
         if not _NAME.fullmatch(entry.name) or entry.name == "home":
@@ -228,9 +246,15 @@ def load_sites(path: Path, root: Path) -> Sites:
                 accelerator=entry.accelerator,
                 pool_type=entry.pool_type,
                 capacity_bytes=None if entry.capacity_gb is None else round(entry.capacity_gb * 1e9),
+                decides_creates=entry.decides_creates is not False,
+                tables_url=entry.tables,
             )
         )
     at_home = parsed.home
+    if at_home.decides_creates is False or at_home.tables is not None:
+        raise CausewayError(
+            f"{path}: home holds the chain and tables: its store has to decide creates, and is the only one"
+        )
     home = Site(
         "home", "home", tuple(at_home.jurisdictions), at_home.store, work_pool="home", pool_type=at_home.pool_type
     )
@@ -238,11 +262,19 @@ def load_sites(path: Path, root: Path) -> Sites:
     return Sites(home, tuple(sites), root, _links(path, parsed.link, sites))
 
 
+def _check_old(path: Path, parsed: _File) -> None:
+    new = {"capacity_gb", "decides_creates", "tables"}
+    for entry in (parsed.home, *parsed.site, *parsed.link):
+        found = sorted({"link"} if isinstance(entry, _LinkEntry) else new & entry.model_fields_set)
+        if found:
+            raise CausewayError(f"{path}: format 1 has no {found[0]}; write: format = 2")
+
+
 def _check_stores(path: Path, home: Site, sites: list[Site]) -> None:
     for site in (home, *sites):
-        if "://" in site.store_url:
+        for url in (site.store_url, site.tables_url or ""):
             try:
-                check_url(site.store_url)
+                check_url(url if "://" in url else "")
             except StoreError as error:
                 raise CausewayError(f"{path}: {site.name}: {error}") from None
     for k, one in enumerate(sites):

@@ -77,6 +77,21 @@ def test_a_link_holds_both_ways_until_the_other_is_stated(tmp_path: Path) -> Non
         sites.link("a", "d")
 
 
+def test_tables_lie_apart_from_a_store_that_does_not_decide(tmp_path: Path) -> None:
+    path = tmp_path / "sites.toml"
+    path.write_text(
+        new("a", more="decides_creates = false\n")
+        + SITE.format("b", "b", "b")
+        + SITE.format("c", "c", "c")
+        + 'decides_creates = false\ntables = "tables/c"\n'
+    )
+    sites = load_sites(path, tmp_path)
+    assert [(s.name, s.holds_tables) for s in sites.places] == [("home", True), ("a", False), ("b", True), ("c", True)]
+    assert sites.tables_store(sites.site("b")) == sites.store(sites.site("b"))
+    assert sites.tables_store(sites.site("c")).root == tmp_path / "tables" / "c"
+    assert sites.store(sites.site("c")).root == tmp_path / "sites" / "c"
+
+
 def test_a_store_may_be_a_url_and_no_fault_quotes_what_may_be_a_secret(tmp_path: Path) -> None:
     url = "s3://b/p?endpoint=http://127.0.0.1:1&region=north&credentials=north"
     (tmp_path / "sites.toml").write_text(new("a").replace("sites/a", url))
@@ -102,8 +117,12 @@ FAULTS = {
     "no jurisdiction": (text("a").replace('["SG"]', "[]"), "site.0.jurisdictions"),
     "no speed": (text("a", more="tokens_per_s = 0\n"), "site.0.tokens_per_s"),
     "other format": (text("a").replace("format = 1", "format = 3"), "format: Input should be"),
-    "a link in format 1": (text("a", more='[[link]]\nfrom = "home"\nto = "a"\n'), "format 1 has neither"),
-    "a capacity in format 1": (text("a", more="capacity_gb = 3\n"), "format 1 has neither"),
+    "a link in format 1": (text("a", more='[[link]]\nfrom = "home"\nto = "a"\n'), "format 1 has no link"),
+    "a capacity in format 1": (text("a", more="capacity_gb = 3\n"), "format 1 has no capacity_gb"),
+    "a home that decides nothing": (
+        new("a").replace('["SE"]', '["SE"]\ndecides_creates = false'),
+        "home holds the chain and tables",
+    ),
     "no capacity": (new("a", more="capacity_gb = 0\n"), "site.0.capacity_gb"),
     "a link to nowhere": (new("a", more=link("a", "b")), "'b' is neither home nor a site; there are a, home"),
     "a link to itself": (new("a", more=link("a", "a")), "joins two places"),
