@@ -31,15 +31,19 @@ def secrets_auth(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
 def secrets_set(place: str, name: str, *, home: Home = DEFAULT_HOME) -> int:
     """Put a credential of a place into its Prefect Secret block; the value comes from standard input.
 
+    Deployed runs at the place get it under its own name. All deployed runs get it under the place's name as well
+    (CAUSEWAY_NORTH_AWS_SECRET_ACCESS_KEY): it is what a store with credentials=north in its URL is opened with.
+
     Examples:
         causeway secrets set north AWS_SECRET_ACCESS_KEY < key-file
+        causeway secrets set north CAUSEWAY_WEST_AWS_SECRET_ACCESS_KEY < key-of-north-to-west
 
     Parameters
     ----------
     place:
-        home, or a site of sites.toml.
+        home, a site of sites.toml, or a name after credentials= there.
     name:
-        The environment variable that runs at this place get: AWS_*, AZURE_*, GOOGLE_* or HF_TOKEN.
+        AWS_*, AZURE_*, GOOGLE_* or HF_TOKEN; after CAUSEWAY_<NAME>_: a key to another place's store.
     """
     from flows.credentials import check_name, set_credential
     from flows.server import use_running
@@ -67,7 +71,7 @@ def secrets_list(place: str, *, home: Home = DEFAULT_HOME, json: Json = False) -
     Parameters
     ----------
     place:
-        home, or a site of sites.toml.
+        home, a site of sites.toml, or a name after credentials= there.
     """
     from flows.credentials import read_credentials
     from flows.server import use_running
@@ -83,9 +87,12 @@ def secrets_list(place: str, *, home: Home = DEFAULT_HOME, json: Json = False) -
 
 
 def _check_place(home: Home, place: str) -> None:
+    from data_contracts.catalog.store_opening import credentials_of
     from data_contracts.errors import CausewayError
     from training.workspace import Workspace
 
-    known = [site.name for site in Workspace.open(home).sites.places]
+    places = Workspace.open(home).sites.places
+    known = [site.name for site in places]
+    known += sorted({credentials_of(site.store_url) for site in places} - {"", *known})
     if place not in known:
         raise CausewayError(f"no place {place!r} in sites.toml; it has: {', '.join(known)}")

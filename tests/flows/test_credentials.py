@@ -23,10 +23,14 @@ def server() -> Iterator[None]:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The process' variables are as before after the test."""
+    before = dict(os.environ)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "of the machine")
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
 
 
 async def test_a_place_without_a_block_sets_nothing(server: None, environment: None) -> None:
@@ -38,8 +42,34 @@ async def test_what_was_set_is_in_the_process_and_only_names_come_back(server: N
     await set_credential("north", "AWS_ACCESS_KEY_ID", "first")
     await set_credential("north", "AWS_SECRET_ACCESS_KEY", "second")
     await set_credential("north", "AWS_ACCESS_KEY_ID", "third")
-    assert await load_credentials("north") == ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+    named = ("CAUSEWAY_NORTH_AWS_ACCESS_KEY_ID", "CAUSEWAY_NORTH_AWS_SECRET_ACCESS_KEY")
+    assert await load_credentials("north") == ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", *named)
+    assert (os.environ[named[0]], os.environ[named[1]]) == ("third", "second")
     assert (os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]) == ("third", "second")
+
+
+async def test_the_stores_of_other_places_open_by_their_names(server: None, environment: None) -> None:
+    await set_credential("eu-north", "AWS_ACCESS_KEY_ID", "of eu-north")
+    await set_credential("eu-north", "HF_TOKEN", "of eu-north")
+    await set_credential("far", "AWS_ACCESS_KEY_ID", "of far")
+    await set_credential("near", "CAUSEWAY_FAR_AWS_ACCESS_KEY_ID", "of near, to read far")
+    await load_credentials("near")
+    assert os.environ["CAUSEWAY_EU_NORTH_AWS_ACCESS_KEY_ID"] == "of eu-north"
+    assert os.environ["CAUSEWAY_FAR_AWS_ACCESS_KEY_ID"] == "of near, to read far"
+    assert os.environ["AWS_ACCESS_KEY_ID"] == "of the machine"
+    assert "HF_TOKEN" not in os.environ
+    assert "CAUSEWAY_EU_NORTH_HF_TOKEN" not in os.environ
+
+
+async def test_what_a_machine_has_for_another_place_stays(
+    server: None, environment: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await set_credential("far", "AWS_ACCESS_KEY_ID", "of far")
+    monkeypatch.setenv("CAUSEWAY_FAR_AWS_ACCESS_KEY_ID", "of the machine")
+    await load_credentials("nowhere")
+    assert os.environ["CAUSEWAY_FAR_AWS_ACCESS_KEY_ID"] == "of the machine"
+    await load_credentials("far")
+    assert os.environ["CAUSEWAY_FAR_AWS_ACCESS_KEY_ID"] == "of far"
 
 
 async def test_one_place_does_not_see_the_credentials_of_another(server: None) -> None:
@@ -48,18 +78,21 @@ async def test_one_place_does_not_see_the_credentials_of_another(server: None) -
 
 
 @pytest.mark.parametrize(
-    "name", ["PATH", "LD_PRELOAD", "PYTHONPATH", "PREFECT_API_URL", "AWS_", "aws_key", "AWS_A B", ""]
+    "name",
+    ["PATH", "LD_PRELOAD", "PREFECT_API_URL", "AWS_", "aws_key", "AWS_A B", "", "CAUSEWAY_HOME", "CAUSEWAY_A_HF_TOKEN"],
 )
 async def test_a_variable_that_is_no_credential_is_refused(server: None, name: str) -> None:
     with pytest.raises(CausewayError, match="not a variable of credentials"):
         await set_credential("north", name, "value")
 
 
-async def test_a_block_filled_elsewhere_cannot_set_the_path(server: None) -> None:
+async def test_a_block_filled_elsewhere_cannot_set_the_path(server: None, environment: None) -> None:
     before = os.environ["PATH"]
     await Secret(value={"PATH": "/evil"}).asave("causeway-credentials-south")  # type: ignore[arg-type]
     with pytest.raises(CausewayError, match="causeway-credentials-south: 'PATH'"):
         await load_credentials("south")
+    assert os.environ["PATH"] == before
+    await load_credentials("north")  # another place's broken block stops nothing here
     assert os.environ["PATH"] == before
 
 
