@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _WINDOWS = 8192  # looked up at once when their bytes are here: the order costs 20 ns each then
 _FETCHED = 512  # asked of the cache at once while bytes are still to come
+_COPIED = 1 << 20  # tokens copied at once: what a batch costs beside its bytes is shared by several small ones
 
 
 class Ahead:
@@ -24,7 +25,8 @@ class Ahead:
 
     def __init__(self, loader: Loader, batches: Iterable[tuple[Array, Array]], depth: int) -> None:
         self._loader = loader
-        self._ready: queue.Queue[Batch | BaseException | None] = queue.Queue(max(1, depth))
+        self._ready: queue.Queue[list[Batch] | BaseException | None] = queue.Queue(max(1, depth))
+        self._now: deque[Batch] = deque()
         self._closed = threading.Event()
         self._over = False
         self._thread = threading.Thread(target=self._work, args=(iter(batches),), name="loader", daemon=True)
@@ -34,17 +36,20 @@ class Ahead:
         return self
 
     def __next__(self) -> Batch:
-        if self._over:
-            raise StopIteration
-        found = self._ready.get()
-        if found is None or isinstance(found, BaseException):
-            self.close()
-            raise StopIteration if found is None else found
-        return found
+        while not self._now:
+            if self._over:
+                raise StopIteration
+            found = self._ready.get()
+            if found is None or isinstance(found, BaseException):
+                self.close()
+                raise StopIteration if found is None else found
+            self._now.extend(found)
+        return self._now.popleft()
 
     def close(self) -> None:
         """End the thread; batches that wait are forgotten. Closing again is harmless."""
         self._over = True
+        self._now.clear()
         self._closed.set()
         while self._thread.is_alive():
             try:
@@ -73,12 +78,33 @@ class Ahead:
                 if not groups:
                     break
                 places, ends, here = groups.popleft()
-                for start, end in itertools.pairwise([0, *ends]):
-                    if not self._put(self._loader.read(places.part(start, end), here)):
-                        return
+                for bounds in self._shares(ends):
+                    for made in self._read(places, bounds, here):
+                        if not self._put(made):
+                            return
             self._put(None)
         except BaseException as error:
             self._put(error)
+
+    def _shares(self, ends: list[int]) -> Iterator[list[int]]:
+        """Cut a group into runs of whole batches that are copied at once; yield the bounds of each run's batches."""
+        run = [0]
+        for end in ends:
+            if len(run) > 1 and (end - run[0]) * (self._loader.window + 1) > _COPIED:
+                yield run
+                run = run[-1:]
+            run.append(end)
+        yield run
+
+    def _read(self, places: Places, bounds: list[int], here: int | None) -> Iterator[list[Batch]]:
+        first = bounds[0]
+        if here is not None or len(bounds) == 2:
+            whole = self._loader.read(places.part(first, bounds[-1]), here)
+            yield [whole.part(start - first, end - first) for start, end in itertools.pairwise(bounds)]
+            return
+        # What comes late, or not at all, holds up no batch before its own.
+        for start, end in itertools.pairwise(bounds):
+            yield [self._loader.read(places.part(start, end))]
 
     def _asked(self, group: list[tuple[Array, Array]]) -> tuple[Places, list[int], int | None]:
         lanes, indices = (np.concatenate([np.asarray(pair[side], dtype=np.int64) for pair in group]) for side in (0, 1))
@@ -86,7 +112,7 @@ class Ahead:
         ends = np.cumsum([len(pair[0]) for pair in group]).tolist()
         return places, ends, self._loader.ask(places)
 
-    def _put(self, item: Batch | BaseException | None) -> bool:
+    def _put(self, item: list[Batch] | BaseException | None) -> bool:
         while not self._closed.is_set():
             try:
                 self._ready.put(item, timeout=0.05)

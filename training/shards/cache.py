@@ -51,7 +51,7 @@ class ShardCache:
         self._files: dict[str, ShardFile] = {}
         self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
-        self._under_way: dict[tuple[str, int], Future[None]] = {}
+        self._under_way: dict[tuple[ShardFile, int], Future[None]] = {}
         self._reach = 1
         self._touched = 0.0
         if self.folder is not None:
@@ -117,12 +117,13 @@ class ShardCache:
             UnreadableShard: a block is not what its manifest names, after several tries.
             StoreError: the store failed.
         """
-        errors = [future.exception() for future in self.ask(needs)]
-        if all(file.checked[blocks].all() for file, blocks in needs):
-            return  # what failed, if anything, was only read ahead
-        found = sorted((e for e in errors if e is not None), key=lambda e: isinstance(e, UnreadableShard))
-        if found:
-            raise found[0]
+        while True:
+            errors = [future.exception() for future in self.ask(needs)]
+            if all(file.checked[blocks].all() for file, blocks in needs):
+                return  # what failed, if anything, was only read ahead
+            found = sorted((e for e in errors if e is not None), key=lambda e: isinstance(e, UnreadableShard))
+            if found:
+                raise found[0]
 
     def ask(self, needs: Needs) -> list[Future[None]]:
         """Begin to bring blocks, in the background; return what to wait for."""
@@ -131,7 +132,7 @@ class ShardCache:
             new = []
             for file, blocks in needs:
                 blocks = np.unique(blocks[~file.checked[blocks]])
-                waiting = {b: self._under_way[file.path.name, b] for b in blocks.tolist() if self._flies(file, b)}
+                waiting = {b: self._under_way[file, b] for b in blocks.tolist() if (file, b) in self._under_way}
                 futures += set(waiting.values())
                 blocks = blocks[[b not in waiting for b in blocks.tolist()]] if waiting else blocks
                 if len(blocks):
@@ -157,11 +158,10 @@ class ShardCache:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
 
-    def _flies(self, file: ShardFile, block: int) -> bool:
-        return (file.path.name, block) in self._under_way
-
     def _begin(self, needs: list[tuple[ShardFile, Array]]) -> list[Future[None]]:
-        fetched = sum(len(file.missing(blocks)) << file.shift for file, blocks in needs) if self.folder else 0
+        fetched = sum(
+            file.span(b, b + 1)[1] - (b << file.shift) for file, blocks in needs for b in file.missing(blocks)
+        )
         reach = 1
         if fetched:
             # As a reader of files does: the more was missed in a row, the longer the next stretch.
@@ -175,7 +175,7 @@ class ShardCache:
                 future = self._workers().submit(self._check, file, start, end)
                 futures.append(future)
                 for block in range(start, end):
-                    self._under_way.setdefault((file.path.name, block), future)
+                    self._under_way.setdefault((file, block), future)
         return futures
 
     def _check(self, file: ShardFile, start: int, end: int) -> None:
@@ -191,7 +191,7 @@ class ShardCache:
         finally:
             with self._lock:
                 for block in range(start, end):
-                    self._under_way.pop((file.path.name, block), None)
+                    self._under_way.pop((file, block), None)
 
     def _workers(self) -> ThreadPoolExecutor:
         if self._pool is None:

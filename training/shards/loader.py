@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,44 +30,96 @@ IGNORE = -100
 
 @dataclass(frozen=True)
 class Places:
-    """Where windows lie, int64 [k] each: `shard` counts through the region's shards, `first` is in tokens of it.
+    """Where windows lie: `table` is int64 [9, k], a row for each of the properties."""
 
-    `length` is the number of targets: the window's, or less at the end of a shard.
-    """
+    table: Array
 
-    lanes: Array
-    indices: Array
-    streams: Array
-    epochs: Array
-    windows: Array
-    shards: Array
-    inner: Array
-    first: Array
-    length: Array
+    @property
+    def lanes(self) -> Array:
+        """The lanes that hand the windows out."""
+        return self._row(0)
+
+    @property
+    def indices(self) -> Array:
+        """Their lane indices."""
+        return self._row(1)
+
+    @property
+    def streams(self) -> Array:
+        """The streams, as the region's order numbers them."""
+        return self._row(2)
+
+    @property
+    def epochs(self) -> Array:
+        """The epochs of those streams."""
+        return self._row(3)
+
+    @property
+    def windows(self) -> Array:
+        """The windows, as each stream numbers its own."""
+        return self._row(4)
+
+    @property
+    def shards(self) -> Array:
+        """The shards, counted through all streams of the region."""
+        return self._row(5)
+
+    @property
+    def inner(self) -> Array:
+        """The windows, as each shard numbers its own."""
+        return self._row(6)
+
+    @property
+    def first(self) -> Array:
+        """The first token of each, in its shard."""
+        return self._row(7)
+
+    @property
+    def length(self) -> Array:
+        """How many targets each has: the window's, or less at the end of a shard."""
+        return self._row(8)
+
+    def _row(self, number: int) -> Array:
+        row: Array = self.table[number]
+        return row
 
     def part(self, start: int, end: int) -> Places:
-        """Return the places `start`..`end` - 1."""
-        return Places(*(getattr(self, name)[start:end] for name in self.__dataclass_fields__))
+        """Return the places `start`..`end` - 1; nothing is copied."""
+        return Places(self.table[:, start:end])
 
 
 @dataclass(frozen=True)
 class Batch:
     """Windows as they lie in the shards.
 
-    `tokens`: uint16 or uint32 [k, window + 1], zero after `places.length` + 1 of them. `mask`: bool, of the same shape:
-    the token may be a target; None: all may. `skipped`: the (lane, lane index) of rows that could not be read; such a
-    row has length 0.
+    `tokens`: uint16 or uint32 [k, window + 1], zero after `lengths` + 1 of them. `mask`: bool, of the same shape: the
+    token may be a target; None: all may. `unread`: bool [k], rows that could not be read, whose length is 0; None: all
+    were.
     """
 
     tokens: Array
     mask: Array | None
     places: Places
-    skipped: tuple[tuple[int, int], ...] = ()
+    unread: Array | None = None
 
     @property
     def lengths(self) -> Array:
         """How many targets each row has, int64 [k]."""
         return self.places.length
+
+    @property
+    def skipped(self) -> tuple[tuple[int, int], ...]:
+        """The (lane, lane index) of rows that could not be read."""
+        if self.unread is None:
+            return ()
+        lanes, indices = self.places.table[:2, self.unread].tolist()
+        return tuple(zip(lanes, indices, strict=True))
+
+    def part(self, start: int, end: int) -> Batch:
+        """Return the rows `start`..`end` - 1; nothing is copied."""
+        mask = None if self.mask is None else self.mask[start:end]
+        unread = None if self.unread is None else self.unread[start:end]
+        return Batch(self.tokens[start:end], mask, self.places.part(start, end), unread)
 
 
 class Loader:
@@ -106,9 +158,10 @@ class Loader:
         return self.read(self.places(lanes, indices))
 
     def ahead(self, batches: Iterable[tuple[Array, Array]], depth: int = 4) -> Ahead:
-        """Return the batches of (lanes, indices) in turn, assembled in the background, at most `depth` of them waiting.
+        """Return the batches of (lanes, indices) in turn, assembled in the background.
 
-        Close it, or use it in a `with`. What `gather` raises is raised where the batch would have come.
+        At most `depth` batches wait, or so many times 2 MiB of small ones. Close it, or use it in a `with`. What
+        `gather` raises is raised where the batch would have come.
         """
         return Ahead(self, batches, depth)
 
@@ -146,16 +199,20 @@ class Loader:
         """Look up where the windows of lanes and lane indices, int64 [k], lie; reads no shard."""
         lanes, indices = np.asarray(lanes, dtype=np.int64), np.asarray(indices, dtype=np.int64)
         streams, positions = self.order.locate_many(lanes, indices)
-        epochs, windows, shards, inner = (np.empty(len(lanes), dtype=np.int64) for _ in range(4))
-        for number in np.unique(streams).tolist():
-            mine = streams == number
+        found = Places(np.empty((9, len(lanes)), dtype=np.int64))
+        found.lanes[:], found.indices[:], found.streams[:] = lanes, indices, streams
+        for number in range(len(self.order.streams)):
+            mine = np.flatnonzero(streams == number)
+            if not len(mine):
+                continue
             stream = self.order.streams[number]
-            epochs[mine], visited = stream.visits(positions[mine])
-            numbers, inner[mine] = stream.shards(visited)
-            windows[mine], shards[mine] = visited, numbers + self._base[number]
-        first = inner * self.window
-        length = np.minimum(self.window, self._tokens[shards] - 1 - first)
-        return Places(lanes, indices, streams, epochs, windows, shards, inner, first, length)
+            rows = slice(None) if len(mine) == len(streams) else mine
+            found.epochs[rows], windows = stream.visits(positions[rows])
+            numbers, found.inner[rows] = stream.shards(windows)
+            found.windows[rows], found.shards[rows] = windows, numbers + self._base[number]
+        np.multiply(found.inner, self.window, out=found.first)
+        np.minimum(self.window, self._tokens[found.shards] - 1 - found.first, out=found.length)
+        return found
 
     def ask(self, places: Places) -> int | None:
         """Begin to fetch and check what these windows need, in the background.
@@ -171,21 +228,18 @@ class Loader:
         """Return the windows of places; raises what `gather` does."""
         where = (places.shards, places.first, places.length)
         with self._lock:
-            skipped: tuple[tuple[int, int], ...] = ()
+            unread: Array | None = None
             if checked != self._map.version:
                 readable, wrong = self._map.bring(*where)
                 if wrong is not None:
-                    lost = [
-                        (int(a), int(i))
-                        for a, i in zip(places.lanes[~readable], places.indices[~readable], strict=True)
-                    ]
+                    unread = ~readable
                     if self.unreadable == "stop":
-                        raise _at(wrong, lost) from wrong
-                    skipped = tuple(lost)
-                    places = replace(places, length=np.where(readable, places.length, 0))
+                        raise _at(wrong, places.table[:2, unread].T.tolist()) from wrong
+                    places = Places(places.table.copy())
+                    places.length[unread] = 0
                 self._map.cache.touch(self._map.files)
             tokens, mask = self._map.copy(places.shards, places.first, places.length, self.window)
-            return Batch(tokens, mask, places, skipped)
+            return Batch(tokens, mask, places, unread)
 
 
 def inputs_targets(batch: Batch) -> tuple[Array, Array]:
@@ -198,7 +252,7 @@ def inputs_targets(batch: Batch) -> tuple[Array, Array]:
     return inputs, targets
 
 
-def _at(error: UnreadableShard, lost: Sequence[tuple[int, int]]) -> UnreadableShard:
+def _at(error: UnreadableShard, lost: Sequence[Sequence[int]]) -> UnreadableShard:
     named = ", ".join(f"{lane}:{index}" for lane, index in lost[:8])
     more = f" and {len(lost) - 8} more" if len(lost) > 8 else ""
     return UnreadableShard(f"{error}. Windows of this batch that it holds (lane:index): {named}{more}")

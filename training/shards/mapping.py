@@ -136,21 +136,26 @@ class RegionMap:
 
     def _gathered(self, bases: Array, size: int, shards: Array, first: Array, length: Array, window: int) -> Array:
         kind = f"<u{size}"
-        places = bases[shards] + first * size
+        places = bases[shards]
+        places += first * size
         full = length == window
-        if not full.any():
-            rows = np.zeros((len(shards), window + 1), dtype=kind)
-        else:
-            low, high = int(places[full].min()), int(places[full].max())
-            shape, strides = ((high - low) // size + 1, window + 1), (size, size)
+        whole = bool(full.all())
+        chosen = places if whole else places[full]
+        rows: Array
+        if len(chosen):
+            low, high = int(chosen.min()), int(chosen.max())
+            shift = size.bit_length() - 1
+            shape, strides = (((high - low) >> shift) + 1, window + 1), (size, size)
             view: Array = np.asarray(
                 _Memory({"version": 3, "typestr": kind, "data": (low, True), "shape": shape, "strides": strides})
             )
-            if full.all():
-                found: Array = view[(places - low) // size]
-                return found
-            rows = np.zeros((len(shards), window + 1), dtype=kind)
-            rows[full] = view[(places[full] - low) // size]
+            rows = view[(chosen - low) >> shift]
+            if whole:
+                return rows
+        spread = np.zeros((len(shards), window + 1), dtype=kind)
+        if len(chosen):
+            spread[full] = rows
+        rows = spread
         for row in np.flatnonzero(~full & (length > 0)).tolist():
             tokens = int(length[row]) + 1
             start = int(places[row]) - self._file_address(int(shards[row]))
