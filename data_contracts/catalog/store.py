@@ -7,6 +7,7 @@ or is told to come later, is made again for `retry_s` seconds.
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import os
 import re
@@ -272,7 +273,16 @@ class Store:
         Raises:
             ObjectMissing: there is no such object.
         """
-        return int(self._do("asked for", key, lambda: obstore.head(self._inner, _checked(key)))["size"])
+        return int(self._head(key)["size"])
+
+    def modified(self, key: str) -> dt.datetime:
+        """Return when an object was written, by its store's clock, which mostly tells whole seconds.
+
+        Raises:
+            ObjectMissing: there is no such object.
+        """
+        found: dt.datetime = self._head(key)["last_modified"]
+        return found
 
     def list(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """Yield (key, size in bytes) of every object under a folder prefix, sorted by key."""
@@ -305,6 +315,9 @@ class Store:
         data = canonical_json(value)
         self.ensure(key, data)
         return sha256(data)
+
+    def _head(self, key: str) -> Any:
+        return self._do("asked for", key, lambda: obstore.head(self._inner, _checked(key)))
 
     def _do(self, verb: str, key: str, call: Callable[[], T]) -> T:
         """Call obstore; at a remote store again while it may help; its errors become ours."""

@@ -1,29 +1,10 @@
-"""Commands that operate: sites, ui, serve."""
+"""Commands that operate: ui, serve."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
-
-
-def sites_list(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
-    """List the sites: region, jurisdictions, store, work pool.
-
-    Examples:
-        causeway sites list
-    """
-    from training.workspace import Workspace
-
-    workspace = Workspace.open(home)
-    places = workspace.sites.places
-    rows = [[s.name, s.region, ", ".join(s.jurisdictions), s.store_url, s.work_pool, s.accelerator] for s in places]
-    columns = ["site", "region", "jurisdictions", "store", "work pool", "accelerator"]
-    if json:
-        print_json([dict(zip(columns, row, strict=True)) for row in rows])
-    else:
-        print_table("sites", columns, rows)
-    return 0
+from flows.commands import DEFAULT_HOME, Home
 
 
 def ui(*, home: Home = DEFAULT_HOME, port: int = 4200) -> int:
