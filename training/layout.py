@@ -27,7 +27,8 @@ _TABLES = (
 )
 _HOME = (
     rf"terms/{_NUMBER}\.json",
-    rf"tokenizers/({_SHA}|{_SHA}\.lineage|recipes/{_SHA})\.json",
+    rf"tokenizers/({_SHA}|{_SHA}\.lineage|recipes/{_SHA}|densities/{_SHA}-{_NAME})\.json",
+    rf"removals/{_NUMBER}\.json",
     rf"datasets/{_NAME}/{_SHA}\.json",
     r"notices/[a-z0-9-]+/[0-9a-f]{12}\.json",
 )

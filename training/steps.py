@@ -25,7 +25,9 @@ from data_contracts.sources import Source, SourcePartition
 from training.planning import RunConfig, make_plan
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan
+from training.rounds.run import every_version
 from training.shards import tokenizers
+from training.shards.removing import remove_forbidden
 from training.shards.rows import CuratedRows, curated_rows, curation_key
 from training.shards.sharding import Sharded, shard
 from training.shards.tokenizers import TokenizerRecord
@@ -39,7 +41,8 @@ def admit(
 ) -> str:
     """Bring a contract into use: find its tables' permitted place, keep its text there, put its terms into force.
 
-    Returns the place's name. The terms of an earlier publication do not replace those of a later one.
+    Returns the place's name. The terms of an earlier publication do not replace those of a later one. Shards leave the
+    regions where new terms no longer let them lie.
 
     Raises:
         PolicyRefused: no place may hold the data set.
@@ -51,7 +54,9 @@ def admit(
         return place
     for _ in range(5):
         try:
-            put_terms(workspace.home, contract.id, contract.terms, workspace.owner)
+            before = sum(1 for _ in workspace.home.list("terms"))
+            if put_terms(workspace.home, contract.id, contract.terms, workspace.owner).sequence > before:
+                remove_forbidden(workspace, [contract.id])
             return place
         except ObjectExists:
             continue
@@ -300,7 +305,7 @@ def model_node(run: str, number: int) -> str:
 
 def record_round(workspace: Workspace, plan: Plan, number: int, state_sha: str, inputs: Sequence[Contribution]) -> None:
     """Put one committed round into the lineage; repeating it is harmless."""
-    versions = {d.dataset: d.version for d in plan.datasets}
+    versions = every_version(workspace.home, plan)
     lineage = workspace.lineage()
     sent = []
     for one in inputs:
@@ -308,7 +313,7 @@ def record_round(workspace: Workspace, plan: Plan, number: int, state_sha: str, 
         node = Node(
             f"contribution/{one.sha[:12]}", {"site": h.site, "round": h.round, "tokens": h.tokens, "loss": h.loss}
         )
-        used = [Node(f"version/{d}@{versions[d][:12]}", {}) for d in h.tokens_by_dataset]
+        used = [Node(f"version/{d}@{sha[:12]}", {}) for sha, d in versions.items() if d in h.tokens_by_dataset]
         lineage.emit_once("train", one.sha, [Node(model_node(plan.run, number - 1), {}), *used], [node])
         sent.append(node)
     key = f"{plan.run}/{number}"

@@ -91,7 +91,7 @@ def test_a_lost_curation_log_is_found(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("kind", ["flipped byte", "changed manifest", "another site", "no file", "not json"])
 def test_a_shard_that_is_not_what_its_manifest_says_is_one_violation(workspace: Workspace, kind: str) -> None:
-    lying = next(o for o in existing_manifests(workspace) if o.site.name == "north")
+    lying = next(o for o in existing_manifests(workspace) if o.region.name == "eu-north")
     store, key, arrow = lying.store, lying.key, lying.manifest.arrow_key
     says = {
         "flipped byte": "its Arrow file is damaged",

@@ -24,7 +24,7 @@ def problems(draw: st.DrawFn) -> Problem:
     return Problem(
         allowed=allowed,
         work=np.stack([np.where(train, tokens, 0), np.where(train, 0, tokens)]),
-        size=np.array([draw(st.integers(1, 20)) for _ in range(n)], np.float64),
+        size=np.array([[draw(st.integers(0, 20)) for _ in range(REGIONS)] for _ in range(n)], np.float64),
         speed=np.array([draw(st.sampled_from([0.5, 1.0, 2.0, 3.0])) for _ in range(REGIONS)]),
         room=np.array([draw(st.sampled_from([np.inf, np.inf, 10.0, 25.0])) for _ in range(REGIONS)]),
         costs=tuple(
@@ -49,7 +49,7 @@ def fits(problem: Problem, choice: Places) -> bool:
     for unit, region in enumerate(choice):
         if not problem.allowed[unit, region]:
             return False
-        filled[region] += problem.size[unit]
+        filled[region] += problem.size[unit, region]
     return all(taken <= room for taken, room in zip(filled, problem.room, strict=True))
 
 
@@ -89,7 +89,7 @@ def large(units: int, regions: int, seed: int) -> Problem:
     return Problem(
         allowed=allowed,
         work=np.stack([np.where(train, tokens, 0), np.where(train, 0, tokens)]),
-        size=2 * tokens,
+        size=np.repeat(2 * tokens[:, None], regions, axis=1),
         speed=generator.uniform(0.5, 3, regions),
         room=np.full(regions, 2.5 * 2 * tokens.sum() / regions),
         costs=(moved, moved * generator.uniform(0, 0.1, (regions, regions))[at]),
@@ -104,7 +104,7 @@ def test_a_large_problem_is_within_two_hundredths_of_its_bounds() -> None:
     assert found is not None
     assert found.rounded
     assert problem.allowed[np.arange(1500), found.choice].all()
-    assert (np.bincount(found.choice, problem.size, 4) <= problem.room).all()
+    assert (np.bincount(found.choice, problem.size[:, 0], 4) <= problem.room).all()
     shares = np.eye(4)[found.choice]
     assert found.finish_bound_s <= problem.finish_s(shares) <= 1.02 * found.finish_bound_s
     moved = float((problem.costs[0] * shares).sum())
@@ -119,7 +119,7 @@ def test_what_stays_where_it_is_is_not_moved_for_the_last_hundredth() -> None:
     problem = Problem(
         np.ones((4, 2), np.bool_),
         np.stack([work, 0 * work]),
-        np.ones(4),
+        np.ones((4, 2)),
         np.ones(2),
         np.full(2, np.inf),
         (moved,),
@@ -132,12 +132,18 @@ def test_what_stays_where_it_is_is_not_moved_for_the_last_hundredth() -> None:
 
 def test_nothing_to_place_is_a_solution_and_too_little_room_is_none() -> None:
     empty = Problem(
-        np.empty((0, 2), np.bool_), np.empty((2, 0)), np.empty(0), np.ones(2), np.full(2, np.inf), (), np.zeros((2, 2))
+        np.empty((0, 2), np.bool_),
+        np.empty((2, 0)),
+        np.empty((0, 2)),
+        np.ones(2),
+        np.full(2, np.inf),
+        (),
+        np.zeros((2, 2)),
     )
     found = solve(empty)
     assert found is not None
     assert found.choice.tolist() == []
     full = Problem(
-        np.ones((3, 1), np.bool_), np.ones((2, 3)), np.ones(3), np.ones(1), np.full(1, 2.0), (), np.zeros((2, 1))
+        np.ones((3, 1), np.bool_), np.ones((2, 3)), np.ones((3, 1)), np.ones(1), np.full(1, 2.0), (), np.zeros((2, 1))
     )
     assert solve(full) is None

@@ -1,85 +1,170 @@
-"""Curated rows -> shards at the sites that may hold them, and the data set versions that list them."""
+"""Curated rows -> shards in the regions that may hold them, and the data set versions that list them.
+
+What lies where it may not goes first. Then the placement is carried out: a unit stays, is moved from another region,
+or is written from its table; and what was moved leaves where it was.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from data_contracts.catalog.store import Store
-from data_contracts.errors import PolicyRefused
-from data_contracts.policy import Purpose, decide
-from training.shards.manifest import FORMAT, DatasetVersion, Manifest, ShardRef, read_manifest
-from training.shards.placement import Assignment, Unit, place
+from data_contracts.catalog.lineage import Node
+from data_contracts.errors import CausewayError, PolicyRefused
+from data_contracts.policy import Purpose
+from training.shards.estimating import arrow_bytes, density
+from training.shards.inventory import (
+    Held,
+    SameRows,
+    Shelf,
+    existing_manifests,
+    named_by_runs,
+    read_shelves,
+    whole_units,
+)
+from training.shards.manifest import DatasetVersion, Manifest, ShardRef
+from training.shards.moving import move
+from training.shards.placement import Assignment, Placement, Standing, Unit, may_hold, place, purposes
+from training.shards.removing import Removal, forbidden, orphans, record_and_remove, remove, remove_forbidden
 from training.shards.rows import CuratedRows, terms_in_force
 from training.shards.writer import UnitFacts, write_unit
-from training.sites import Site
 from training.tokenizer import Tokenizer
 from training.workspace import Workspace, today
+
+__all__ = ["Outlook", "Sharded", "existing_manifests", "look_ahead", "purposes", "remove_forbidden", "shard"]
 
 
 @dataclass(frozen=True)
 class Sharded:
-    """What sharding did: a version per data set, every manifest in it, how many are new, and what had no place."""
+    """What sharding did: a version per data set, every manifest in it, how many are new, and what had no place.
+
+    `moved` of them came from another region; `removals` left where the terms no longer let them lie, on record;
+    `removed` counts these, the copies that were moved away, and files that no manifest named.
+    """
 
     versions: tuple[DatasetVersion, ...]
     manifests: tuple[Manifest, ...]
     written: int
+    moved: int
     removed: int
-    homeless: tuple[Assignment, ...]
+    removals: tuple[Removal, ...]
+    placement: Placement
 
-
-def purposes(purpose: Purpose) -> dict[str, Purpose]:
-    """Return what each split is used for: training for the purpose of the run, held-out rows to evaluate it."""
-    return {"train": purpose, "held-out": Purpose("evaluation", purpose.use)}
-
-
-def units_of(one: CuratedRows) -> list[Unit]:
-    """Return what of a data set is placed: each split of each partition version that has rows left."""
-    return [
-        Unit(one.contract.id, u.partition, one.versions[u.partition].ingest_id, u.split, u.text_bytes)
-        for u in one.units
-    ]
+    @property
+    def homeless(self) -> tuple[Assignment, ...]:
+        """What has no place."""
+        return self.placement.homeless
 
 
 @dataclass(frozen=True)
-class Lying:
-    """A manifest as it lies in a site's store: `site` is the store's own, whatever the manifest says."""
+class Outlook:
+    """What sharding would do: where everything goes and why, where its tokens lie now, what must go at once.
 
-    site: Site
-    store: Store
-    key: str
-    manifest: Manifest
+    `measured`: tokens are estimated with the run's tokenizer, not by a rule of thumb.
+    """
 
-    @property
-    def whole(self) -> bool:
-        """Whether it may be used again: in the region and under the name it says, with its Arrow file beside it."""
-        m = self.manifest
-        at_home = m.format == FORMAT and m.region == self.site.region and m.key == self.key
-        return at_home and self.store.exists(m.arrow_key)
+    placement: Placement
+    held: dict[str, list[Held]]
+    removals: tuple[Removal, ...]
+    measured: bool
 
 
-def existing_manifests(workspace: Workspace) -> list[Lying]:
-    """Return every manifest in every site's store."""
-    found = []
-    for site in workspace.sites.sites:
-        store = workspace.store(site.name)
-        keys = [k for k, _ in store.list("shards") if k.endswith(".json")]
-        found += [Lying(site, store, key, read_manifest(store, key)) for key in keys]
-    return found
-
-
-def plan_placement(workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose) -> list[Assignment]:
-    """Decide where each unit goes; nothing is written.
+def look_ahead(
+    workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose, tokenizer: Tokenizer | None
+) -> Outlook:
+    """Decide where each unit goes; nothing is written. Without a tokenizer every unit counts as new.
 
     Raises:
         PolicyRefused: the terms in force are not those of a data set's contract.
     """
+    return _look(workspace, sets, purpose, tokenizer, keep=False)
+
+
+def _look(
+    workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose, tokenizer: Tokenizer | None, keep: bool
+) -> Outlook:
     terms = terms_in_force(workspace.terms(), sets)
-    units = [unit for one in sets for unit in units_of(one)]
-    manifests = [one.manifest for one in existing_manifests(workspace) if one.whole]
-    by_region = {site.region: site.name for site in workspace.sites.sites}
-    lying = {Unit(m.dataset, m.partition, m.ingest_id, m.split, 0).name: by_region[m.region] for m in manifests}
-    return place(units, workspace.sites.sites, terms, purposes(purpose), today(), lying)
+    shelves = read_shelves(workspace, terms)
+    removals = tuple(forbidden(shelves, terms, today()))
+    gone = {(r.region, r.key) for r in removals}
+    lying = [o for shelf in shelves for o in shelf.lying if (o.region.name, o.key) not in gone]
+    whole = whole_units(lying)
+    same = SameRows(sets)
+    units: list[Unit] = []
+    held: dict[str, list[Held]] = {}
+    near: dict[str, set[str]] = {}
+    for one in sets:
+        ratio = density(workspace, one, tokenizer, keep)
+        mine = [h for h in whole if tokenizer is not None and h.manifests[0].dataset == one.contract.id]
+        for rows in one.units:
+            tokens = max(1, round(rows.text_bytes * ratio))
+            version = one.versions[rows.partition]
+            unit = Unit(one.contract.id, rows.partition, version.ingest_id, rows.split, tokens, 0)
+            there = [
+                h for h in mine if (h.manifests[0].partition, h.manifests[0].split) == (rows.partition, rows.split)
+            ]
+            there = [h for h in there if tokenizer is not None and h.manifests[0].tokenizer == tokenizer.sha]
+            near[unit.name] = {h.region.name for h in there}
+            found = [h for h in there if tokenizer is not None and same.holds(h.manifests[0], tokenizer.sha)]
+            if found:
+                held[unit.name] = found
+            known = sum(m.arrow_bytes for m in found[0].manifests) if found else None
+            units.append(replace(unit, arrow_bytes=known or arrow_bytes(tokens, rows.records, tokenizer)))
+    standing = _standing(workspace, sets, shelves, held, near, gone)
+    placement = place(units, workspace.sites, terms, purposes(purpose), today(), standing)
+    return Outlook(placement, held, removals, tokenizer is not None)
+
+
+def _standing(
+    workspace: Workspace,
+    sets: Sequence[CuratedRows],
+    shelves: Sequence[Shelf],
+    held: dict[str, list[Held]],
+    near: dict[str, set[str]],
+    gone: set[tuple[str, str]],
+) -> Standing:
+    lying = {name: {h.region.name for h in found} for name, found in held.items()}
+    bounded = any(shelf.region.capacity_bytes is not None for shelf in shelves)
+    named = named_by_runs(workspace) if bounded and held else set()
+    kept = {
+        name: {h.region.name for h in found if any((o.region.name, o.key) in named for o in h.shards)}
+        for name, found in held.items()
+    }
+    taken = {}
+    for shelf in shelves:
+        region = shelf.region.name
+        free = {o.arrow_key for o in shelf.lying if (region, o.key) in gone}
+        for name, found in held.items():
+            if region not in kept[name]:
+                free |= {o.arrow_key for h in found if h.region.name == region for o in h.shards}
+        taken[region] = sum(size for key, size in shelf.sizes.items() if key not in free)
+    tables = {one.contract.id: workspace.table_place(one.contract) for one in sets}
+    return Standing(tables, lying, near, taken, kept)
+
+
+def require_places(placement: Placement, purpose: Purpose) -> None:
+    """Check that every data set can be trained on somewhere, and that there is room for all of it.
+
+    Held-out rows that may not be evaluated anywhere are left out, and named by whoever shows the placement.
+
+    Raises:
+        PolicyRefused: a data set may be held in no region for this purpose; gives every region's reasons.
+        CausewayError: the regions that may hold something have too little room for it.
+    """
+    lines = []
+    for dataset in sorted({a.unit.dataset for a in placement.homeless}):
+        mine = [a for a in placement.assignments if a.unit.dataset == dataset]
+        wanted = [a for a in mine if a.unit.split == "train"] or mine
+        reasons = dict.fromkeys(r for a in wanted if a.how == "may go nowhere" for r in a.reasons)
+        if reasons:
+            lines += [f"{dataset}: no region may hold it for {purpose}:", *(f"  {r}" for r in reasons)]
+    if lines:
+        raise PolicyRefused("\n".join(lines))
+    full = [a for a in placement.homeless if a.how == "has no room"]
+    if full:
+        shown = [f"  {a.unit.name}: {' '.join(a.reasons)}" for a in full[:10]]
+        more = [f"  and {len(full) - 10:,} more"] if len(full) > 10 else []
+        raise CausewayError("\n".join(["there is no room for all shards; nothing is written:", *shown, *more]))
 
 
 def shard(
@@ -89,99 +174,119 @@ def shard(
     purpose: Purpose,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sharded:
-    """Write what is not there yet, drop what may no longer lie where it lies, and name the data set versions.
+    """Remove what may no longer lie where it lies, move and write the rest, and name the data set versions.
+
+    A step that was interrupted, or whose store failed, goes on when this is called again.
 
     Raises:
-        PolicyRefused: a data set may be held at no site at all for this purpose, or the terms in force are not those
-            of its contract; nothing has been written.
+        PolicyRefused: a data set may be held in no region for this purpose, or the terms in force are not those of
+            its contract; nothing has been written.
+        CausewayError: the regions have too little room; nothing has been written.
+        StoreError: a store failed.
     """
-    assignments = plan_placement(workspace, sets, purpose)
-    for one in sets:
-        mine = [a for a in assignments if a.unit.dataset == one.contract.id and a.unit.split == "train"]
-        if mine and all(a.site is None for a in mine):
-            why = "\n".join(f"  {r}" for r in dict.fromkeys(r for a in mine for r in a.reasons))
-            raise PolicyRefused(f"{one.contract.id}: no site may hold it for {purpose}:\n{why}")
-    removed = drop_forbidden(workspace, sets)
+    outlook = _look(workspace, sets, purpose, tokenizer, keep=True)
+    removals = record_and_remove(workspace, outlook.removals, workspace.terms().sha)
+    require_places(outlook.placement, purpose)
     by_set = {one.contract.id: one for one in sets}
-    on_disk = _by_identity(workspace)
     manifests: list[Manifest] = []
-    written = 0
-    for done, assignment in enumerate(assignments):
-        progress(done, len(assignments))
-        unit, site = assignment.unit, assignment.site
-        if site is None:
-            continue
-        one = by_set[unit.dataset]
-        identity = (unit.dataset, unit.ingest_id, one.curation_id, unit.split, tokenizer.sha, site.region)
-        found = on_disk.get((*identity, one.contract.terms.sha, str(purpose)))
-        if found:
-            manifests += found
-            continue
-        facts = UnitFacts(
-            dataset=unit.dataset,
-            partition=unit.partition,
-            ingest_id=unit.ingest_id,
-            curation_id=one.curation_id,
-            split="train" if unit.split == "train" else "held-out",
-            region=site.region,
-            terms_sha=one.contract.terms.sha,
-            purpose=str(purpose),
-            decision=assignment.reasons,
-        )
-        store = workspace.sites.region_store(site.region)
-        wrote = write_unit(store, one.batches(unit.partition, unit.split), tokenizer, facts)
-        manifests += wrote
-        written += len(wrote)
-    progress(len(assignments), len(assignments))
+    written = moved = 0
+    placed = [a for a in outlook.placement.assignments if a.region is not None]
+    for done, assignment in enumerate(placed):
+        progress(done, len(placed))
+        one, held = by_set[assignment.unit.dataset], outlook.held.get(assignment.unit.name, [])
+        made, new = _carry_out(workspace, assignment, one, held, tokenizer, purpose)
+        manifests += made
+        written += new
+        moved += len(made) if assignment.how == "moves" else 0
+    progress(len(placed), len(placed))
     versions = tuple(_version(one, tokenizer, manifests) for one in sorted(sets, key=lambda s: s.contract.id))
     for version in versions:
         version.write(workspace.home)
-    return Sharded(versions, tuple(manifests), written, removed, tuple(a for a in assignments if a.site is None))
+    removed = len(removals) + _let_go(workspace, outlook) + remove(orphans(read_shelves(workspace, by_set), by_set))
+    return Sharded(versions, tuple(manifests), written, moved, removed, removals, outlook.placement)
 
 
-def drop_forbidden(workspace: Workspace, sets: Sequence[CuratedRows]) -> int:
-    """Delete shards of these data sets from stores whose place may no longer hold them; return how many.
+def _carry_out(
+    workspace: Workspace,
+    assignment: Assignment,
+    one: CuratedRows,
+    held: Sequence[Held],
+    tokenizer: Tokenizer,
+    purpose: Purpose,
+) -> tuple[list[Manifest], int]:
+    """Bring one unit to where it goes; return its manifests there and how many are new."""
+    unit, region = assignment.unit, assignment.region
+    assert region is not None
+    # What takes hours may reach the day on which the terms end.
+    decision = may_hold(workspace.terms().of(unit.dataset), purposes(purpose)[unit.split], region, today())
+    if not decision.allowed:
+        raise PolicyRefused(f"{unit.name}: {region.name} may no longer hold it: {' '.join(decision.reasons)}")
+    facts = UnitFacts(
+        dataset=unit.dataset,
+        partition=unit.partition,
+        ingest_id=unit.ingest_id,
+        curation_id=one.curation_id,
+        split="train" if unit.split == "train" else "held-out",
+        region=region.name,
+        terms_sha=one.contract.terms.sha,
+        purpose=str(purpose),
+        decision=decision.reasons,
+    )
+    store = workspace.sites.region_store(region.name)
+    here = [h for h in held if h.region == region]
+    for found in here:
+        if all((m.curation_id, m.terms_sha, m.purpose) == (*_named(facts),) for m in found.manifests):
+            return list(found.manifests), 0
+    if assignment.how == "is written":
+        made = write_unit(store, one.batches(unit.partition, unit.split), tokenizer, facts)
+        return made, len(made)
+    start = here[0] if here else next(h for h in held if h.region.name == assignment.source)
+    made = [replace(m, **{k: getattr(facts, k) for k in _OWN}, recorded_sha="") for m in start.manifests]
 
-    Arrow files that no manifest names go too: they are what is left of a writer that died.
+    def record(old: Manifest, new: Manifest) -> None:
+        node = Node(f"shard/{new.sha[:12]}", {"region": new.region})
+        key = f"{old.sha} to {new.sha}"
+        workspace.lineage().emit_once("move", key, [Node(f"shard/{old.sha[:12]}", {})], [node])
 
-    Raises:
-        PolicyRefused: the terms in force are not those of a data set's contract.
-    """
-    terms = terms_in_force(workspace.terms(), sets)
-    dropped = 0
-    named: set[tuple[str, str]] = set()
-    for one in existing_manifests(workspace):
-        dataset = one.manifest.dataset
-        # A shard that was moved lies in another folder than its manifest says.
-        arrow = f"{one.key.rsplit('/', 1)[0]}/{one.manifest.arrow_sha256}.arrow"
-        if dataset in terms and not decide(terms[dataset], None, one.site.place, today(), action="store").allowed:
-            # The manifest last: a shard that is half deleted is found again.
-            one.store.delete(arrow)
-            one.store.delete(one.key)
-            dropped += 1
-        else:
-            named.add((one.site.name, arrow))
-    folders = [f"shards/{one.contract.slug}" for one in sets]
-    for site in workspace.sites.sites:
-        store = workspace.store(site.name)
-        for key in [key for folder in folders for key, _ in store.list(folder)]:
-            if key.endswith(".arrow") and (site.name, key) not in named:
-                store.delete(key)
-                dropped += 1
-    return dropped
+    move(start, store, made, workspace.root / "cache" / "moving", record)
+    return made, len(made)
 
 
-def _by_identity(workspace: Workspace) -> dict[tuple[str, ...], list[Manifest]]:
-    """Return the shards of each unit that lies whole in a region: every part of it."""
-    found: dict[tuple[str, ...], dict[int, Manifest]] = {}
-    for m in (one.manifest for one in existing_manifests(workspace) if one.whole):
-        identity = (m.dataset, m.ingest_id, m.curation_id, m.split, m.tokenizer, m.region, m.terms_sha, m.purpose)
-        found.setdefault(identity, {})[m.part] = m
-    return {
-        identity: [parts[n] for n in sorted(parts)]
-        for identity, parts in found.items()
-        if all(len(parts) == m.parts for m in parts.values())
+# What the manifests of one unit differ in from region to region and from run to run.
+_OWN = ("region", "curation_id", "terms_sha", "purpose", "decision")
+
+
+def _named(facts: UnitFacts) -> tuple[str, str, str]:
+    return facts.curation_id, facts.terms_sha, facts.purpose
+
+
+def _let_go(workspace: Workspace, outlook: Outlook) -> int:
+    """Remove the copies of units in other regions than they are in now, unless a run names them; return how many."""
+    goes = {a.unit.name: a.region for a in outlook.placement.assignments if a.region is not None}
+    leaving = [
+        one
+        for name, found in outlook.held.items()
+        if name in goes
+        for h in found
+        if h.region != goes[name]
+        for one in h.shards
+    ]
+    if not leaving:
+        return 0
+    named = named_by_runs(workspace)
+    going = {(o.region.name, o.key): o for o in leaving if (o.region.name, o.key) not in named}
+    datasets = {o.manifest.dataset for o in leaving}
+    stay = {
+        (o.region.name, o.arrow_key)
+        for shelf in read_shelves(workspace, datasets)
+        for o in shelf.lying
+        if (o.region.name, o.key) not in going
     }
+    for one in going.values():
+        if (one.region.name, one.arrow_key) not in stay:
+            one.store.delete(one.arrow_key)
+        one.store.delete(one.key)
+    return len(going)
 
 
 def _version(one: CuratedRows, tokenizer: Tokenizer, manifests: Sequence[Manifest]) -> DatasetVersion:

@@ -36,9 +36,9 @@ class Problem:
     """`n` units and `r` regions.
 
     `allowed`: bool [n, r]; every unit is allowed somewhere. `work`: float64 [2, n], tokens to train on and tokens to
-    evaluate with. `size`: float64 [n], bytes. `speed`: float64 [r], tokens/s. `room`: float64 [r], bytes, infinite
-    where nothing bounds them. `costs`: each float64 [n, r], the most important first. `busy`: float64 [2, r], seconds
-    of work that a region has in any case.
+    evaluate with. `size`: float64 [n, r], bytes that a unit would take there. `speed`: float64 [r], tokens/s. `room`:
+    float64 [r], bytes, infinite where nothing bounds them. `costs`: each float64 [n, r], the most important first.
+    `busy`: float64 [2, r], seconds of work that a region has in any case.
     """
 
     allowed: NDArray[np.bool_]
@@ -113,7 +113,7 @@ def _without(problem: Problem, choice: Places, fixed: NDArray[np.bool_]) -> Prob
         allowed=problem.allowed[free],
         work=problem.work[:, free],
         size=problem.size[free],
-        room=problem.room - np.bincount(choice[fixed], problem.size[fixed], regions),
+        room=problem.room - np.bincount(choice[fixed], problem.size[fixed, choice[fixed]], regions),
         costs=tuple(cost[free] for cost in problem.costs),
         busy=problem.busy + np.stack(work) / problem.speed,
     )
@@ -149,8 +149,8 @@ class _Programme:
         self.longest = float(soonest.max(initial=0.0))
         bounded = np.flatnonzero(np.isfinite(problem.room))
         if len(bounded):
-            byte = problem.size.sum() or 1.0
-            rows = self._rows(self.region, problem.size[self.unit] / byte, r)[bounded]
+            byte = problem.size.max(axis=1).sum() or 1.0
+            rows = self._rows(self.region, problem.size[self.unit, self.region] / byte, r)[bounded]
             self.limits.append((rows, -np.inf, problem.room[bounded] / byte))
 
     def _rows(self, row: Places, values: Floats, count: int) -> Any:
@@ -171,7 +171,7 @@ class _Programme:
         bounds = []
         for cost in self.problem.costs:
             paid = cost[self.unit, self.region]
-            lowest = np.full(len(self.problem.size), np.inf)
+            lowest = np.full(len(self.problem.allowed), np.inf)
             np.minimum.at(lowest, self.unit, paid)
             over = paid - lowest[self.unit]
             found = None

@@ -73,6 +73,67 @@ def train(
     Raises:
         PolicyRefused: no data set lets derivatives leave, or the terms in force are not those of a data set's contract.
     """
+    recipe = _recipe(workspace, sets, purpose, vocab_size, sample_bytes)
+    known = _known(workspace, recipe.key)
+    if known is not None:
+        return known
+    used, in_force = recipe.used, terms_in_force(workspace.terms(), sets)
+    texts: list[str] = []
+    facts = []
+    for one in used:
+        rows = _sample(one, sample_bytes // len(used))
+        texts += rows.column("text").to_pylist()
+        facts.append(
+            {
+                "dataset": one.contract.id,
+                "curation_id": one.curation_id,
+                "terms_sha": in_force[one.contract.id].sha,
+                "records": rows.num_rows,
+                "text_bytes": pc.sum(pc.binary_length(rows.column("text"))).as_py() or 0,
+                "last_record": rows.column("record_id")[-1].as_py() if rows.num_rows else None,
+            }
+        )
+    data = train_tokenizer(iter(texts), vocab_size)
+    tokenizer = load_tokenizer(data)
+    document = {**recipe.asked_for, "tokenizer": tokenizer.sha, "datasets": facts, "left_out": recipe.left_out}
+    record = _keep(workspace, tokenizer, data, document)
+    workspace.home.ensure_json(recipe.key, {"format": FORMAT, "tokenizer": tokenizer.sha})
+    return record
+
+
+def trained_before(
+    workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose, vocab_size: int, sample_bytes: int
+) -> TokenizerRecord | None:
+    """Return the tokenizer that `train` would return without training one, or None; nothing is written.
+
+    Raises:
+        PolicyRefused: as `train`.
+    """
+    return _known(workspace, _recipe(workspace, sets, purpose, vocab_size, sample_bytes).key)
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    asked_for: dict[str, Any]
+    used: list[CuratedRows]
+    left_out: dict[str, list[str]]
+
+    @property
+    def key(self) -> str:
+        return f"tokenizers/recipes/{document_sha(self.asked_for)}.json"
+
+
+def _known(workspace: Workspace, recipe: str) -> TokenizerRecord | None:
+    if not workspace.home.exists(recipe):
+        return None
+    sha = workspace.home.get_json(recipe)["tokenizer"]
+    tokenizer, data = load(workspace, sha)
+    return TokenizerRecord(tokenizer, data, workspace.home.get_json(lineage_key(sha)), False)
+
+
+def _recipe(
+    workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose, vocab_size: int, sample_bytes: int
+) -> _Recipe:
     in_force = terms_in_force(workspace.terms(), sets)
     places = [s.place for s in workspace.sites.sites]
     used, left_out = [], {}
@@ -99,32 +160,7 @@ def train(
         "purpose": str(purpose),
         "datasets": [{"dataset": s.contract.id, "curation_id": s.curation_id} for s in used],
     }
-    recipe = f"tokenizers/recipes/{document_sha(asked_for)}.json"
-    if workspace.home.exists(recipe):
-        sha = workspace.home.get_json(recipe)["tokenizer"]
-        tokenizer, data = load(workspace, sha)
-        return TokenizerRecord(tokenizer, data, workspace.home.get_json(lineage_key(sha)), False)
-    texts: list[str] = []
-    facts = []
-    for one in used:
-        rows = _sample(one, sample_bytes // len(used))
-        texts += rows.column("text").to_pylist()
-        facts.append(
-            {
-                "dataset": one.contract.id,
-                "curation_id": one.curation_id,
-                "terms_sha": in_force[one.contract.id].sha,
-                "records": rows.num_rows,
-                "text_bytes": pc.sum(pc.binary_length(rows.column("text"))).as_py() or 0,
-                "last_record": rows.column("record_id")[-1].as_py() if rows.num_rows else None,
-            }
-        )
-    data = train_tokenizer(iter(texts), vocab_size)
-    tokenizer = load_tokenizer(data)
-    document = {**asked_for, "tokenizer": tokenizer.sha, "datasets": facts, "left_out": left_out}
-    record = _keep(workspace, tokenizer, data, document)
-    workspace.home.ensure_json(recipe, {"format": FORMAT, "tokenizer": tokenizer.sha})
-    return record
+    return _Recipe(asked_for, used, left_out)
 
 
 def _sample(one: CuratedRows, limit_bytes: int) -> pa.Table:
