@@ -19,6 +19,7 @@ from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.states import Crashed
 
+from flows.backfilling.starting import EXECUTOR
 from flows.deploying.thing import TAG
 from flows.remote import PAGE, runs_of, state_of
 from flows.site_process import MAX_RESTARTS
@@ -78,8 +79,31 @@ async def died() -> list[str]:
     by_run: dict[str, list[FlowRun]] = {}
     for one in found:
         by_run.setdefault(str(one.parameters.get("run")), []).append(one)
-    crashed = {run: list(takewhile(lambda r: state_of(r).is_crashed(), newest)) for run, newest in by_run.items()}
-    return [run for run, times in crashed.items() if 0 < len(times) <= MAX_RESTARTS]
+    return _crashed_last(by_run)
+
+
+async def left() -> list[str]:
+    """Return the backfills (ids) of which the last thing known is that the run which executed them crashed.
+
+    Its worker or the server was killed, or the server did not answer as it began. One that has crashed too often in a
+    row stays where it is.
+    """
+    async with get_client() as client:
+        executing = FlowRunFilter(tags=FlowRunFilterTags(all_=[TAG, EXECUTOR]))
+        found = await client.read_flow_runs(
+            flow_run_filter=executing, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=PAGE
+        )
+    by_backfill: dict[str, list[FlowRun]] = {}
+    for one in found:
+        for tag in one.tags:
+            if tag.startswith("backfill:"):
+                by_backfill.setdefault(tag.removeprefix("backfill:"), []).append(one)
+    return _crashed_last(by_backfill)
+
+
+def _crashed_last(newest_first: Mapping[str, list[FlowRun]]) -> list[str]:
+    crashed = {name: list(takewhile(lambda r: state_of(r).is_crashed(), runs)) for name, runs in newest_first.items()}
+    return [name for name, times in crashed.items() if 0 < len(times) <= MAX_RESTARTS]
 
 
 async def stuck(now: dt.datetime) -> list[FlowRun]:

@@ -15,9 +15,10 @@ from prefect.client.orchestration import get_client
 from prefect.events import emit_event
 
 from data_contracts.backfill.state import state_of
+from data_contracts.errors import CausewayError
 from data_contracts.notices import clear_notice, notices, put_notice
-from flows.backfilling.starting import EXECUTOR, start_deployed
-from flows.ended import died, failures, stuck
+from flows.backfilling.starting import start_deployed
+from flows.ended import died, failures, left, stuck
 from flows.overdue import LATE, READY, late, waiting_bytes
 from flows.remote import continue_training
 from training.backfilling import open_backfill
@@ -32,7 +33,7 @@ FAILED = "run-failed"
 class Tended:
     """What one look found: subjects that became late, bytes that wait by data set, runs that were started again.
 
-    Started again are runs of training, and backfills whose executing run never began.
+    Started again are runs of training, and backfills whose executing run crashed or never began.
     """
 
     late: list[str] = field(default_factory=list)
@@ -53,9 +54,9 @@ async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[st
     now = dt.datetime.now(dt.UTC)
     done = Tended()
     done.late = await _late(workspace, now)
-    done.started = await begun(workspace, now)
+    done.started = await resumed(workspace, now)
     for name in done.started:
-        get_run_logger().warning("backfill %s: its run was taken by a worker that is gone; started again", name)
+        get_run_logger().warning("backfill %s: the run that executed it has crashed; started again", name)
     await _failed(workspace, now)
     done.waiting = await asyncio.to_thread(waiting_bytes, workspace, datasets)
     await _ready(workspace, done.waiting, tokens_ready_bytes, now)
@@ -73,14 +74,15 @@ async def tend(home: str, tokens_ready_bytes: int = 5_000_000, datasets: list[st
     return done
 
 
-async def begun(workspace: Workspace, now: dt.datetime) -> list[str]:
-    """Start again the backfills whose executing run was taken by a worker that then died; return them."""
+async def resumed(workspace: Workspace, now: dt.datetime) -> list[str]:
+    """Start again the backfills whose executing run crashed, or never began though a worker took it; return them."""
+    await stuck(now)
     started = []
-    for run in await stuck(now):
-        name = next((tag.removeprefix("backfill:") for tag in run.tags if tag.startswith("backfill:")), None)
-        if name is None or EXECUTOR not in run.tags:
-            continue
-        record = open_backfill(workspace, name)
+    for name in await left():
+        try:
+            record = open_backfill(workspace, name)
+        except CausewayError:
+            continue  # of another home folder on the same server
         # One that was paused, cancelled or has ended meanwhile stays so.
         if state_of(record.plan, record.progress()).word == "running":
             await start_deployed(record)

@@ -17,14 +17,14 @@ from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import StateType
-from prefect.states import Completed, Failed, Pending
+from prefect.states import Completed, Crashed, Failed, Pending
 
 from data_contracts.backfill.selection import Request
 from data_contracts.notices import Notice, notices
 from flows.backfilling.starting import start_deployed
 from flows.ended import stuck
 from flows.overdue import waiting_bytes
-from flows.tend import begun, notice, tend
+from flows.tend import notice, resumed, tend
 from tests.data_contracts.making import write_lines
 from tests.flows.test_overdue import promising, take_in
 from tests.training.ingested import make
@@ -126,7 +126,9 @@ async def test_a_deployed_run_that_failed_is_put_on_the_list_even_if_no_automati
     assert told(workspace, "run-failed") == [], "what was made good is told again"
 
 
-async def test_a_backfill_whose_run_was_taken_by_a_worker_that_then_died_is_started_again(tmp_path: Path) -> None:
+async def test_a_backfill_whose_run_crashed_or_was_taken_by_a_worker_that_then_died_is_started_again(
+    tmp_path: Path,
+) -> None:
     workspace, data = Workspace.open(tmp_path / "home"), tmp_path / "data"
     take_in(workspace, promising(tmp_path / "in", "daily"), data, "2026-01-01")
     write_lines(data / "2026-01-02.jsonl", [{"key": "2026-01-02-1", "content": "a note of the second day"}])
@@ -142,12 +144,20 @@ async def test_a_backfill_whose_run_was_taken_by_a_worker_that_then_died_is_star
         assert await stuck(now + dt.timedelta(seconds=120)) == []
         await tend(str(workspace.root))
         assert (await client.read_flow_run(first)).state.type == StateType.PENDING
-        began = await begun(workspace, now + dt.timedelta(seconds=240))
-        assert began == [record.plan.id]
+        again = await resumed(workspace, now + dt.timedelta(seconds=240))
+        assert again == [record.plan.id]
         ended = (await client.read_flow_run(first)).state
         assert (ended.type, ended.message) == (
             StateType.CRASHED,
             "No process began within 180 s: the worker that took the run is gone",
         )
-        assert await start_deployed(record) != str(first)
-        assert await begun(workspace, now + dt.timedelta(seconds=240)) == []
+        second = UUID(await start_deployed(record))
+        assert second != first
+        assert await resumed(workspace, now) == [], "one that waits for a worker is left to it"
+        # As when the worker, or the server for longer than its clients wait, was killed under it.
+        await client.set_flow_run_state(second, Crashed(message="Process exited with code -9"), force=True)
+        assert (await tend(str(workspace.root))).started == [record.plan.id]
+        third = UUID(await start_deployed(record))
+        assert third not in (first, second)
+        await client.set_flow_run_state(third, Failed(message="the disk is full"), force=True)
+        assert await resumed(workspace, now) == [], "what failed waits for a person"
