@@ -21,11 +21,13 @@ from data_contracts.terms import TrainingTerms
 from training.layout import TABLE_FOLDERS, Layout, evaluation_slug
 from training.rounds import contribution as contributions
 from training.rounds.plan import Plan, read_plan
-from training.shards.audit import CuratedIds, misfits, strangers
+from training.rounds.run import every_version
+from training.shards.audit import Lying, read_content
+from training.shards.curated_ids import CuratedIds
 from training.shards.manifest import DatasetVersion, read_manifest, read_version
 from training.shards.placement import may_hold
 from training.shards.rows import ingested_on
-from training.shards.sharding import purposes
+from training.shards.verifying import judge, units
 from training.sites import Site
 from training.workspace import Workspace, today
 
@@ -70,7 +72,7 @@ class _Shelf:
 class _Run:
     plan: Plan
     purpose: Purpose
-    versions: dict[str, DatasetVersion]
+    versions: tuple[DatasetVersion, ...]
 
 
 _Found = Iterator[Violation | None]
@@ -196,26 +198,18 @@ def _licences(tables: Tables, terms: TrainingTerms, what: str) -> _Found:
 
 def _shards(shelf: _Shelf, head: TermsHead, ids: CuratedIds) -> _Found:
     """Shards: where they lie, for what, and that no held-out, removed or withdrawn record is in a training shard."""
+    found: list[Lying] = []
     for key in [k for k in shelf.under("shards") if k.endswith(".json")]:
         shelf.claimed.add(key)
-        yield _judge(shelf.url(key), _shard(shelf, key, head, ids))
-
-
-def _shard(shelf: _Shelf, key: str, head: TermsHead, ids: CuratedIds) -> Iterator[str]:
-    manifest = read_manifest(shelf.store, key)
-    # The file beside it, wherever the two were moved to: manifest and file are one object.
-    arrow = f"{key.rpartition('/')[0]}/{manifest.arrow_sha256}.arrow"
-    shelf.claimed.add(arrow)
-    yield from misfits(key, manifest, shelf.site.region)
-    terms = head.terms.get(manifest.dataset)
-    if terms is None:
-        yield f"{manifest.dataset}: no terms are in force for it."
-        return
-    decision = may_hold(terms, purposes(Purpose.parse(manifest.purpose))[manifest.split], shelf.site, today())
-    if decision.allowed:
-        yield from strangers(shelf.store, arrow, manifest, ids)
-    else:
-        yield from decision.reasons
+        try:
+            found.append(Lying(shelf.site.region, shelf.store, key, read_manifest(shelf.store, key)))
+        except _DAMAGE as error:
+            yield Violation(shelf.url(key), (_words(error),))
+    shelf.claimed.update(one.arrow_key for one in found)
+    for unit in units(sorted(found, key=lambda one: (one.unit, one.manifest.part, one.key))):
+        contents = [read_content(one, ids) for one in unit]
+        for one, problems in zip(unit, judge(unit, contents, ids, head.terms, shelf.site), strict=True):
+            yield Violation(shelf.url(one.key), problems) if problems else None
 
 
 def _tokenizers(workspace: Workspace, home: _Shelf, head: TermsHead) -> _Found:
@@ -245,7 +239,8 @@ def _derived(workspace: Workspace, head: TermsHead, dataset: str, places: list[P
 
 def _run(workspace: Workspace, run: str) -> _Run:
     plan = read_plan(workspace.home, run)
-    versions = {d.dataset: read_version(workspace.home, d.dataset, d.version) for d in plan.datasets}
+    named = every_version(workspace.home, plan)
+    versions = tuple(read_version(workspace.home, dataset, sha) for sha, dataset in named.items())
     return _Run(plan, Purpose.parse(plan.purpose), versions)
 
 
@@ -261,12 +256,14 @@ def _contribution(workspace: Workspace, shelf: _Shelf, key: str, head: TermsHead
     site = shelf.site
     header = contributions.parse(shelf.store.get_json(key), shelf.url(key))
     shelf.claimed.add(f"{key.rpartition('/')[0]}/{header.site}-{header.payload}.safetensors")
-    if header.site != site.name:
+    # Sites of a region share its store.
+    if header.site not in {s.name for s in workspace.sites.region(site.region).sites}:
         yield f"it is of site {header.site}, and lies at {site.name}."
     places = [Place(s.name, tuple(s.jurisdictions)) for s in run.plan.sites]
+    held = {v.dataset for v in run.versions if v.of(site.region, "train")}
     for dataset in header.tokens_by_dataset:
         terms = head.terms.get(dataset)
-        if terms is None or dataset not in run.versions or not run.versions[dataset].of(site.region, "train"):
+        if terms is None or dataset not in held:
             yield f"{dataset}: not a data set that {site.name} holds under terms in force."
             continue
         decision = may_hold(terms, run.purpose, site, today())

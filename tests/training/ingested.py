@@ -12,6 +12,7 @@ from training import steps
 from training.planning import ModelConfig, RunConfig
 from training.shards.rows import CuratedRows
 from training.shards.sharding import Sharded
+from training.tokenizer import Tokenizer
 from training.workspace import Workspace
 
 READER = {"format": "jsonl", "partition": {"from": "path", "pattern": r"([^/]+)\.jsonl$"}}
@@ -49,6 +50,10 @@ def ingest(workspace: Workspace, folder: Path, contract: Contract) -> None:
 def shard(workspace: Workspace) -> Sharded:
     sets = steps.read_sets(workspace, CONFIG.datasets)
     return steps.make_shards(workspace, CONFIG, sets, steps.make_tokenizer(workspace, CONFIG, sets))
+
+
+def tokenizer_of(workspace: Workspace, sha: str) -> Tokenizer:
+    return steps.tokenizers.load(workspace, sha)[0]
 
 
 def texts_of(rows: CuratedRows) -> list[str]:

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from data_contracts.canonical import canonical_json, sha256
+from data_contracts.canonical import canonical_json, document_sha, sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 from tests.training.making import TOKENIZER, version_of, write_shard_of
 from training.shards.loader import region_order
-from training.shards.manifest import ShardRef, read_manifest, read_version
+from training.shards.manifest import ShardRef, read_manifest, read_version, version_key
 from training.shards.view import as_dataset
 from training.shards.writer import open_shard
 
@@ -95,6 +95,9 @@ def test_a_damaged_manifest_is_named(store: Store) -> None:
         ({"format": 1}, "damaged: not a shard manifest"),
         ([1], "damaged: not a shard manifest"),
         ({**manifest.document(), "extra": 1}, "damaged: not a shard manifest"),
+        ({**manifest.document(), "dataset": 5}, "dataset is no text"),
+        ({**manifest.document(), "tokens": True}, "tokens is no whole number"),
+        ({**manifest.document(), "blocks": [1]}, "not what it may be"),
     ):
         store.put(manifest.key, canonical_json(document))
         sha = manifest.sha if "sha256" in why else None
@@ -116,6 +119,29 @@ def test_a_data_set_version_is_read_back_sorted_and_its_damage_is_named(store: S
     store.put(version.key(), canonical_json({**version.document(), "contract_version": "2.0.0"}))
     with pytest.raises(StoreError, match=f"{version.key()}: damaged"):
         read_version(store, "test/notes", version.sha)
+
+
+def test_manifests_and_versions_of_older_formats_are_read_and_keep_their_names(store: Store) -> None:
+    manifest = write_shard_of(store, TEXTS)
+    later = ("part", "parts", "block_bytes", "blocks", "token_offset", "loss_mask", "mask_offset")
+    old = {n: v for n, v in manifest.document().items() if n not in later} | {"format": 1, "site": "north"}
+    key = f"{manifest.folder}/{document_sha(old)}.json"
+    store.create(key, canonical_json(old))
+    read = read_manifest(store, key, document_sha(old))
+    assert (read.format, read.region, read.blocks, read.token_offset) == (1, "europe", (), -1)
+    assert (read.key, read.arrow_key) == (key, manifest.arrow_key)
+
+    version = version_of([manifest]).document()
+    shards = [{n: v for n, v in s.items() if n != "arrow_bytes"} | {"site": "north"} for s in version["shards"]]
+    for form in (1, 2):
+        before = {**version, "format": form, "shards": shards}
+        sha = document_sha(before)
+        store.create(version_key("test/notes", sha), canonical_json(before))
+        found = read_version(store, "test/notes", sha)
+        # The order of a run is drawn from the name of its versions.
+        assert (found.sha, found.format) == (sha, form)
+        (ref,) = found.of("europe", "train")
+        assert (ref.arrow_bytes, ref.arrow_key) == (0, manifest.arrow_key)
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other", "missing", "plain arrow"])

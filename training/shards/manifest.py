@@ -18,6 +18,10 @@ FORMAT = 2
 VERSION_FORMAT = 3
 BLOCK_BYTES = 262_144
 Split = Literal["train", "held-out"]
+SPLITS = ("train", "held-out")
+_IDS = ("dataset", "partition", "ingest_id", "curation_id", "tokenizer", "arrow_sha256", "terms_sha")
+_TEXTS = (*_IDS, "region", "token_dtype", "purpose")
+_COUNTS = ("part", "parts", "tokens", "records", "text_bytes", "arrow_bytes", "block_bytes", "token_offset")
 
 
 @dataclass(frozen=True)
@@ -99,14 +103,28 @@ def read_manifest(store: Store, key: str, sha: str | None = None) -> Manifest:
     value = store.get_json(key, sha)
     try:
         if value["format"] == 1:
-            return _first_format(value)
+            return _sound(_first_format(value))
         if value["format"] != FORMAT:
             raise StoreError(
                 f"{store.url}/{key}: manifest format {value['format']!r}; this Causeway reads formats 1 and {FORMAT}"
             )
-        return Manifest(**{**value, "blocks": tuple(value["blocks"]), "decision": tuple(value["decision"])})
+        return _sound(Manifest(**{**value, "blocks": tuple(value["blocks"]), "decision": tuple(value["decision"])}))
     except (TypeError, KeyError) as error:
         raise StoreError(f"{store.url}/{key}: damaged: not a shard manifest ({error})") from error
+
+
+def _sound(manifest: Manifest) -> Manifest:
+    """Return the manifest; what reads it relies on the types of its fields."""
+    for name in _TEXTS:
+        if not isinstance(getattr(manifest, name), str):
+            raise TypeError(f"{name} is no text")
+    for name in _COUNTS:
+        if type(getattr(manifest, name)) is not int:
+            raise TypeError(f"{name} is no whole number")
+    words = (*manifest.blocks, *manifest.decision)
+    if manifest.block_bytes < 1 or manifest.split not in SPLITS or not all(isinstance(w, str) for w in words):
+        raise TypeError("block_bytes, blocks, split or decision is not what it may be")
+    return manifest
 
 
 def _first_format(value: dict[str, Any]) -> Manifest:
