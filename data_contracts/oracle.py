@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import pyarrow as pa
 
 from data_contracts.canonical import canonical_json, document_sha
+from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables, ingest_id
 from data_contracts.contract import Contract
 from data_contracts.drawing import Difference, cases
-from data_contracts.errors import StoreError
 from data_contracts.expectations import agreement, run_expectations
 from data_contracts.referencing import context_of
 from data_contracts.sources import Source
@@ -54,11 +57,9 @@ def ask_oracle(
     returned, with False; an answer with differences is never kept. `others` gives the tables of other data sets.
 
     Raises:
-        StoreError: the store is not a local directory, where Data Docs can be written.
+        StoreError: the store failed.
         CausewayError: Great Expectations could not run a rule.
     """
-    if tables.store.root is None:
-        raise StoreError(f"{tables.store.url}: Data Docs need a local directory; run the oracle at a site that has one")
     current = tables.current()
     chosen = [
         (partition, current[partition.value])
@@ -81,8 +82,9 @@ def ask_oracle(
             for table, (partition, _), context in zip(records, chosen, contexts, strict=True)
         ]
     )
-    docs = tables.store.path(f"docs/{contract.slug}")
-    verdicts = run_expectations(contract, records, docs, contexts)
+    folder = f"docs/{contract.slug}"
+    with _docs_folder(tables.store, folder) as docs:
+        verdicts = run_expectations(contract, records, docs, contexts)
     differences = agreement(ours, verdicts)
     published = sum((Counter(version.reasons) for _, version in chosen), Counter[str]())
     for rule in sorted({*published, *ours.reasons}):
@@ -90,10 +92,24 @@ def ask_oracle(
             differences.append(
                 f"{rule}: the published versions count {published[rule]}, this pass {ours.reasons.get(rule, 0)}"
             )
-    made = Agreement(contract.id, ours.rows_in, dict(sorted(verdicts.items())), tuple(differences), str(docs))
+    made = Agreement(
+        contract.id, ours.rows_in, dict(sorted(verdicts.items())), tuple(differences), tables.store.uri(folder)
+    )
     if not made.differences:
         tables.store.put(key, canonical_json({**asdict(made), "differences": []}))
     return made, True
+
+
+@contextmanager
+def _docs_folder(store: Store, folder: str) -> Iterator[Path]:
+    """Yield the folder in which Great Expectations writes its pages; for a remote store they are put there after it."""
+    if store.root is not None:
+        yield store.path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="causeway-docs-") as made:
+        yield Path(made)
+        for file in sorted(p for p in Path(made).rglob("*") if p.is_file()):
+            store.put_file(f"{folder}/{file.relative_to(made).as_posix()}", file)
 
 
 def _sum(reports: Sequence[Report]) -> Report:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import pyarrow as pa
-from deltalake import DeltaTable
 
 from data_contracts.catalog.tables import Tables
 from data_contracts.contract import Contract
-from data_contracts.ruling.context import RuleContext
+from data_contracts.ruling.context import Reviews, RuleContext
 
 
 def context_of(
@@ -27,8 +26,7 @@ def context_of(
         if not known:
             return None
         version = max(known, key=lambda v: order(v.partition))
-        there = pa.schema(DeltaTable(tables.uri("accepted")).schema().to_arrow()).names
-        if not set(columns) <= set(there):
+        if not set(columns) <= set(tables.columns("accepted")):
             return None  # a column that no version had yet
         return version.partition, tables.read_accepted(version, list(columns) or ["record_id"])
 
@@ -39,7 +37,7 @@ def context_of(
             if version.rows_accepted:
                 yield other.read_accepted(version, columns)
 
-    reviews = None if tables.store.root is None else tables.store.path(f"reviews/{tables.slug}")
+    reviews = Reviews(tables.store, f"reviews/{tables.slug}")
     return RuleContext(references=None if others is None else references, previous=previous, reviews=reviews)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.catalog.lineage import Lineage
-from data_contracts.catalog.registry import Registered, kept_contract, read_registered, register
+from data_contracts.catalog.registry import Registered, contract_file, kept_contract, read_registered, register
 from data_contracts.catalog.store import Store
 from data_contracts.catalog.tables import Tables
 from data_contracts.catalog.terms_chain import TermsHead, read_terms
@@ -149,7 +149,7 @@ class Workspace:
             DataRefused: the data set was never registered here.
         """
         store, known = self.registered(dataset)
-        return str(store.path(f"contracts/{known.slug}/{known.current.sha}.yaml")), known.current.source
+        return str(contract_file(store, known.slug, known.current.sha)), known.current.source
 
     def registered(self, dataset: str) -> tuple[Store, Registered]:
         """Return the store of a data set's tables, and its contracts and sources.

@@ -10,12 +10,15 @@ publication has one for each publication of the whole, oldest first; the last is
 from __future__ import annotations
 
 import datetime as dt
+import tempfile
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
 
-from data_contracts.canonical import canonical_json
+from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.contract import Contract, load_contract
-from data_contracts.errors import DataRefused
+from data_contracts.errors import DataRefused, ObjectMissing
 
 FORMAT = 2
 
@@ -109,7 +112,35 @@ def kept_contract(store: Store, slug: str, sha: str) -> Contract:
     Raises:
         DataRefused: no such contract was ever in use for the data set.
     """
+    return load_contract(contract_file(store, slug, sha))
+
+
+def contract_file(store: Store, slug: str, sha: str) -> Path:
+    """Return a file with a kept contract's text: the store's own, or of a remote store a copy while this process lives.
+
+    Raises:
+        DataRefused: no such contract was ever in use for the data set.
+    """
     key = f"contracts/{slug}/{sha}.yaml"
-    if not store.exists(key):
-        raise DataRefused(f"{slug.replace('--', '/')}: contract {sha[:12]} is not kept at {store.url}; restore {key}")
-    return load_contract(store.path(key))
+    try:
+        if store.root is None:
+            return _copy(store, key)
+        if store.exists(key):
+            return store.path(key)
+    except ObjectMissing:
+        pass
+    raise DataRefused(f"{slug.replace('--', '/')}: contract {sha[:12]} is not kept; restore {store.uri(key)}")
+
+
+@lru_cache(maxsize=1)
+def _copies() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="causeway-contracts-")
+
+
+@lru_cache(maxsize=1024)
+def _copy(store: Store, key: str) -> Path:
+    # Named by its content, so a copy is never old; the same data set may lie in several stores.
+    path = Path(_copies().name) / document_sha(store.url) / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(store.get(key))
+    return path

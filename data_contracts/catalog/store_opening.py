@@ -222,4 +222,7 @@ def _delta_options(family: str, given: dict[str, str], found: dict[str, str], na
         made["allow_http"] = str(found["endpoint"].startswith("http://")).lower()
     if "region" in found:
         made["AWS_REGION"] = found["region"]
+    if family == "AWS":
+        # A commit is a conditional put, whatever the environment says of locks and of unsafe renames.
+        made["aws_conditional_put"] = "etag"
     return made

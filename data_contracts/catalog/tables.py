@@ -26,6 +26,7 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from data_contracts.canonical import document_sha
 from data_contracts.catalog.appending import Appender
+from data_contracts.catalog.reading import read_files, scan_files, table_files
 from data_contracts.catalog.store import Store
 from data_contracts.errors import DataRefused, StoreError
 from data_contracts.odcs import nearest
@@ -150,11 +151,11 @@ class Tables:
 
     def uri(self, name: str) -> str:
         """Return the path or URL of a table: 'accepted', 'quarantine', 'versions' or 'curation'."""
-        return self.store.uri(f"tables/{self.slug}/{name}")
+        return self.store.uri(self._folder(name))
 
     def appending(self, name: Literal["accepted", "quarantine"], attempt_id: str) -> Appender:
         """Return what takes the rows of one attempt, accepted or refused, and commits them once."""
-        return Appender(self.store, f"tables/{self.slug}/{name}", attempt_id, partial(self._commit, name))
+        return Appender(self.store, self._folder(name), attempt_id, partial(self._commit, name))
 
     def append_accepted(self, table: pa.Table) -> None:
         """Append accepted rows of one attempt."""
@@ -255,12 +256,7 @@ class Tables:
             self.read_accepted(version)
         uri, count = self.uri("accepted"), 0
         try:
-            target = DeltaTable(uri)
-            rows = target.to_pyarrow_dataset(
-                partitions=[("attempt_id", "=", version.attempt_id)], filesystem=self._files(uri)
-            )
-            one = rows.scanner(list(columns), batch_size=_SCAN_ROWS, batch_readahead=2, fragment_readahead=1)
-            for batch in one.to_batches():
+            for batch in self._scan(self.open("accepted"), uri, version.attempt_id, columns):
                 count += batch.num_rows
                 if batch.num_rows:
                     yield batch
@@ -297,13 +293,39 @@ class Tables:
         table = self._read("resolved", None, RESOLVED_SCHEMA)
         return table.sort_by([(name, "ascending") for name in ("partition", "source_file", "source_line")])
 
-    def _files(self, uri: str) -> SubTreeFileSystem | None:
-        """Return Arrow's own view of a local table.
+    def open(self, name: str) -> DeltaTable:
+        """Open one of the tables with what its store needs: keys, endpoint, commits by conditional put.
 
-        deltalake's is a Python object that Arrow's I/O threads may still let go of while the interpreter ends; Python
-        3.11 then kills the thread and C++ aborts the process: 8 of 12 short scripts exited with 134.
+        Raises:
+            deltalake.exceptions.TableNotFoundError: nothing was ever appended to it.
         """
-        return None if self.store.root is None else SubTreeFileSystem(uri, LocalFileSystem())
+        return DeltaTable(self.uri(name), storage_options=self.store.delta()[1] or None)
+
+    def columns(self, name: str) -> list[str]:
+        """Return the names of the columns that a table has by now."""
+        return list(pa.schema(self.open(name).schema().to_arrow()).names)
+
+    def _scan(self, target: DeltaTable, uri: str, attempt: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        if self.store.root is None:
+            files = table_files(target, self._folder("accepted"), ("attempt_id", attempt))
+            schema = pa.schema(target.schema().to_arrow())
+            yield from scan_files(self.store, files, schema, columns, _SCAN_ROWS)
+            return
+        rows = target.to_pyarrow_dataset(partitions=[("attempt_id", "=", attempt)], filesystem=_local(uri))
+        one = rows.scanner(list(columns), batch_size=_SCAN_ROWS, batch_readahead=2, fragment_readahead=1)
+        yield from one.to_batches()
+
+    def _rows(
+        self, target: DeltaTable, name: str, where: tuple[str, str] | None = None, columns: list[str] | None = None
+    ) -> pa.Table:
+        if self.store.root is None:
+            files = table_files(target, self._folder(name), where)
+            return read_files(self.store, files, pa.schema(target.schema().to_arrow()), columns)
+        filters: Any = [(where[0], "=", where[1])] if where else None
+        return target.to_pyarrow_table(filters=filters, columns=columns, filesystem=_local(self.uri(name)))
+
+    def _folder(self, name: str) -> str:
+        return f"tables/{self.slug}/{name}"
 
     def _compact(self) -> None:
         """Write the small files of `versions` as one, and a checkpoint that names only it.
@@ -314,8 +336,8 @@ class Tables:
         """
         uri = self.uri("versions")
         try:
-            target = DeltaTable(uri)
-            rows = target.to_pyarrow_table(filesystem=self._files(uri))
+            target = self.open("versions")
+            rows = self._rows(target, "versions")
             write_deltalake(
                 target,
                 rows,
@@ -384,7 +406,7 @@ class Tables:
         last: Exception | None = None
         for attempt in range(_ATTEMPTS):
             try:
-                target = self._open_or_create(uri, schema, partition_by, statistics)
+                target = self._open_or_create(name, schema, partition_by, statistics)
                 # A newer contract may add or drop columns; deltalake itself would cast '7' to 7 without a word.
                 self._check_types(uri, schema, pa.schema(target.schema().to_arrow()))
                 commit(target, _NOW_AND_THEN[target.version() % _COMPACT_EVERY == 0])
@@ -404,35 +426,44 @@ class Tables:
                     "give the column a new name in the contract"
                 )
 
-    def _open_or_create(self, uri: str, schema: pa.Schema, partition_by: str | None, statistics: str) -> DeltaTable:
+    def _open_or_create(self, name: str, schema: pa.Schema, partition_by: str | None, statistics: str) -> DeltaTable:
         try:
-            return DeltaTable(uri)
+            return self.open(name)
         except TableNotFoundError:
             DeltaTable.create(
-                uri,
+                self.uri(name),
                 schema,
                 mode="ignore",
                 partition_by=partition_by,
                 configuration={"delta.dataSkippingStatsColumns": statistics, "delta.appendOnly": "false"},
+                storage_options=self.store.delta()[1] or None,
             )
-            return DeltaTable(uri)
+            return self.open(name)
 
     def _read(
         self, name: str, where: tuple[str, str] | None, schema: pa.Schema | None, columns: list[str] | None = None
     ) -> pa.Table:
         uri = self.uri(name)
         try:
-            target = DeltaTable(uri)
+            target = self.open(name)
         except TableNotFoundError:
             return (schema or pa.schema([])).empty_table()
         except (DeltaError, OSError) as error:
             raise StoreError(f"{uri}: cannot be opened: {error}") from error
         try:
-            filters: Any = [(where[0], "=", where[1])] if where else None
-            table = target.to_pyarrow_table(filters=filters, columns=columns, filesystem=self._files(uri))
+            table = self._rows(target, name, where, columns)
         except (DeltaError, OSError, pa.ArrowInvalid) as error:
             raise StoreError(f"{uri}: cannot be read: {error}") from error
         return table.cast(schema) if schema is not None else table
+
+
+def _local(uri: str) -> SubTreeFileSystem:
+    """Return Arrow's own view of a local table.
+
+    deltalake's is a Python object that Arrow's I/O threads may still let go of while the interpreter ends; Python
+    3.11 then kills the thread and C++ aborts the process: 8 of 12 short scripts exited with 134.
+    """
+    return SubTreeFileSystem(uri, LocalFileSystem())
 
 
 def _plain(kind: pa.DataType) -> pa.DataType:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from pyarrow import ArrowInvalid
 
+from data_contracts.catalog.reading import read_files, table_files
 from data_contracts.catalog.tables import Tables
 from data_contracts.errors import StoreError
 
@@ -37,9 +38,10 @@ def version_rows(tables: Tables) -> list[VersionRow]:
     """
     uri, names = tables.uri("versions"), list(VersionRow._fields)
     try:
-        target = DeltaTable(uri)
+        target = tables.open("versions")
         if tables.store.root is None:
-            parts = [target.to_pyarrow_table(columns=names)]
+            files = table_files(target, f"tables/{tables.slug}/versions")
+            parts = [read_files(tables.store, files, pa.schema(target.schema().to_arrow()), names)]
         else:
             parts = [pq.ParquetFile(path).read(names) for path in target.file_uris()]
     except TableNotFoundError:

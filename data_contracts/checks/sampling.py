@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
-import tempfile
-from pathlib import Path
+import io
 from typing import Any
 
 import numpy as np
@@ -36,7 +34,7 @@ class Sample:
     """
 
     def __init__(self, rule: BatchRule, contract: Contract, context: RuleContext) -> None:
-        self.rule, self.contract, self.folder = rule, contract, context.reviews
+        self.rule, self.contract, self.reviews = rule, contract, context.reviews
         given = rule.arguments
         self.records: int | None = given.get("records")
         self.limit = _WHOLE
@@ -69,13 +67,15 @@ class Sample:
         wanted = self.records or int(np.ceil(self.rows * self.rule.arguments["share"] / 100))
         drawn = self._cut(min(wanted, self.rows))
         ids = drawn.column("record_id").to_pylist()
-        if self.folder is None:
+        if self.reviews is None:
             return Measured(0.0, f"awaiting review: there is no folder for the file of {len(ids)} records here", False)
         name = document_sha([self.contract.sha, self.rule.name, self.rule.arguments["seed"], ids])[:16]
-        file = self.folder / f"review-{name}.csv"
-        if not file.exists():
-            _write(file, drawn, self.rule.arguments["show"])
-        return _read(file, ids)
+        file = f"review-{name}.csv"
+        filled = self.reviews.read(file)
+        if filled is None:
+            filled = _template(drawn, self.rule.arguments["show"])
+            self.reviews.write(file, filled)
+        return _verdicts(filled, self.reviews.place(file), ids)
 
     def _score(self, record_id: str) -> int:
         text = f"{self.rule.arguments['seed']}\x1f{record_id}"
@@ -88,15 +88,13 @@ class Sample:
         return table
 
 
-def _write(file: Path, drawn: pa.Table, show: list[str]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".part")
-    with os.fdopen(handle, "w", encoding="utf-8-sig", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow([*_HEAD, *show])
-        for row in drawn.to_pylist():
-            writer.writerow([row["record_id"], "", "", *(_cell(row[name]) for name in show)])
-    os.replace(temporary, file)
+def _template(drawn: pa.Table, show: list[str]) -> bytes:
+    stream = io.StringIO(newline="")
+    writer = csv.writer(stream)
+    writer.writerow([*_HEAD, *show])
+    for row in drawn.to_pylist():
+        writer.writerow([row["record_id"], "", "", *(_cell(row[name]) for name in show)])
+    return stream.getvalue().encode("utf-8-sig")
 
 
 def _cell(value: Any) -> str:
@@ -105,11 +103,10 @@ def _cell(value: Any) -> str:
     return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
 
 
-def _read(file: Path, ids: list[str]) -> Measured:
+def _verdicts(filled: bytes, file: str, ids: list[str]) -> Measured:
     csv.field_size_limit(2**31 - 1)
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            rows = list(csv.reader(stream))
+        rows = list(csv.reader(io.StringIO(filled.decode("utf-8-sig"), newline="")))
     except (UnicodeDecodeError, csv.Error) as error:
         return Measured(0.0, f"{file} cannot be read as CSV in UTF-8: {error}; save it so", False)
     if not rows or not {"record_id", "verdict"} <= set(rows[0]):
@@ -129,4 +126,4 @@ def _read(file: Path, ids: list[str]) -> Measured:
     if len(judged) < len(ids):
         return Measured(0.0, f"awaiting review: {len(judged)} of {len(ids)} verdicts stand in {file}", False)
     good = sum(verdict == "good" for verdict in judged)
-    return Measured(100 * good / len(ids), f"{good} of {len(ids)} records are good by {file.name}")
+    return Measured(100 * good / len(ids), f"{good} of {len(ids)} records are good by {file.rpartition('/')[2]}")

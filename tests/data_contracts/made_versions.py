@@ -27,13 +27,14 @@ UNKEYED = (column("key"), DAY, CONTENT)
 
 @dataclass(frozen=True)
 class Made:
-    """A data set in a folder, to which versions are published."""
+    """A data set in a folder, to which versions are published; its tables lie there too, or in the store `at`."""
 
     folder: Path
+    at: str = ""
 
     @property
     def tables(self) -> Tables:
-        return Tables(Store.open(self.folder / "store"), "test--notes")
+        return Tables(Store.open(self.at or self.folder / "store"), "test--notes")
 
     def contract(self, columns: Sequence[Any] = KEYED, **more: Any) -> Contract:
         return make_contract(self.folder / "in", columns, reader=READER, **more)

@@ -18,7 +18,7 @@ from data_contracts.errors import ContractError
 from data_contracts.ingest import ingest_partition
 from data_contracts.overriding import override_partition, refusal, refused_version
 from data_contracts.rules import batch_rules
-from data_contracts.ruling.context import RuleContext
+from data_contracts.ruling.context import Reviews, RuleContext
 from data_contracts.sources import open_source
 from tests.data_contracts.making import KEYED, SECRET, make_contract, write_lines
 
@@ -37,8 +37,9 @@ def table(rows: int) -> pa.Table:
     return pa.table({"record_id": ids, "key": ids, "day": ["d"] * rows, "content": [f"=text {n}" for n in range(rows)]})
 
 
-def judged(contract: Contract, reviews: Path | None, *batches: pa.Table) -> BatchResult:
+def judged(contract: Contract, folder: Path | None, *batches: pa.Table) -> BatchResult:
     (rule,) = batch_rules(contract)
+    reviews = None if folder is None else Reviews(Store.open(folder.parent), folder.name)
     check = BatchCheck(rule, contract, RuleContext(reviews=reviews))
     for batch in batches:
         check.add(batch)

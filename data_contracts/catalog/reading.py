@@ -1,0 +1,111 @@
+"""The Parquet files of a Delta table in a remote store, read through the store: its retries, its limits, no threads.
+
+deltalake would read them through a file system in Python that Arrow's I/O threads call; they may still do so while the
+interpreter ends, which aborts the process.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from deltalake import DeltaTable
+
+from data_contracts.catalog.store import Store
+
+
+class TableFile(NamedTuple):
+    """One file of a table: its key in the store, and the values of the partition columns, which it does not hold."""
+
+    key: str
+    values: dict[str, str | None]
+
+
+def table_files(target: DeltaTable, folder: str, where: tuple[str, str] | None = None) -> list[TableFile]:
+    """Return the files of a table under `folder` of its store, of all or of one value of a partition column."""
+    actions = pa.table(target.get_add_actions(flatten=True))
+    names = [name for name in actions.column_names if name.startswith("partition.")]
+    found = []
+    for row in actions.select(["path", *names]).to_pylist():
+        values = {name.removeprefix("partition."): row[name] for name in names}
+        if where is None or values.get(where[0]) == where[1]:
+            found.append(TableFile(f"{folder}/{unquote(row['path'])}", values))
+    return sorted(found)
+
+
+def scan_files(
+    store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Yield columns of files in batches; what a file lacks is null. Memory holds one column chunk of each column.
+
+    Raises:
+        StoreError: a file cannot be read from the store.
+        pyarrow.ArrowInvalid: a file is no Parquet, or does not fit the schema.
+    """
+    wanted = pa.schema([schema.field(name) for name in columns])
+    for file in files:
+        with pq.ParquetFile(pa.PythonFile(_Object(store, file.key), mode="r")) as opened:
+            held = [name for name in columns if name in opened.schema_arrow.names]
+            for batch in opened.iter_batches(batch_rows, columns=held, use_threads=False):
+                yield _conform(batch, file, wanted)
+
+
+def read_files(
+    store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Return the rows of files as one table; raises as `scan_files` does."""
+    names = schema.names if columns is None else list(columns)
+    wanted = pa.schema([schema.field(name) for name in names])
+    parts = []
+    for file in files:
+        # Whole: a request of some 100 KB costs as much as one of 100 bytes, and reading starts with three.
+        source = pa.BufferReader(store.get(file.key)) if store.size(file.key) <= _WHOLE_BYTES else None
+        with pq.ParquetFile(source or pa.PythonFile(_Object(store, file.key), mode="r")) as opened:
+            held = opened.read([n for n in names if n in opened.schema_arrow.names], use_threads=False)
+            parts += [pa.Table.from_batches([_conform(b, file, wanted)]) for b in held.to_batches()]
+    return pa.concat_tables(parts) if parts else wanted.empty_table()
+
+
+_WHOLE_BYTES = 4 << 20
+
+
+def _conform(batch: pa.RecordBatch, file: TableFile, wanted: pa.Schema) -> pa.RecordBatch:
+    columns: list[Any] = []
+    for field in wanted:
+        if field.name in batch.schema.names:
+            columns.append(batch.column(field.name).cast(field.type))
+        else:
+            columns.append(pa.repeat(pa.scalar(file.values.get(field.name), field.type), batch.num_rows))
+    return pa.RecordBatch.from_arrays(columns, schema=wanted)
+
+
+class _Object(io.RawIOBase):
+    """A stored object as a file that can be read anywhere."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._size, self._at = store.size(key), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self._at)
+        length = left if size is None or size < 0 else min(size, left)
+        data = self._store.get_range(self._key, self._at, length)
+        self._at += length
+        return data
