@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from data_contracts.catalog.terms_chain import TermsHead
 from data_contracts.errors import PolicyRefused
 from data_contracts.policy import Place, Purpose, decide, decide_derived
 from training.rounds.plan import Plan
+from training.shards.manifest import DatasetVersion
+from training.shards.placement import may_hold
+from training.sites import Site
 from training.workspace import today
 
 EXIT_REFUSED = 4  # a site process that policy stopped: to start it again would not help
@@ -35,3 +38,26 @@ def require_use(plan: Plan, head: TermsHead, site: str, datasets: Iterable[str],
             raise PolicyRefused(
                 f"{dataset}: the terms in force do not permit {purpose} at {site}; leave it out of run.toml:\n{why}"
             )
+
+
+def require_version(
+    head: TermsHead, version: DatasetVersion, purpose: Purpose, home: Place, sites: Sequence[Site]
+) -> None:
+    """Check that a run over these sites may train on a data set version, as it is planned or the version is added.
+
+    Raises:
+        PolicyRefused: its terms have changed since it was sharded, its updates may not leave, or a site whose region
+            holds some of it may not train on it; names the clauses.
+    """
+    in_force = head.of(version.dataset)
+    if in_force.sha != version.terms_sha:
+        raise PolicyRefused(f"{version.dataset}: its terms have changed since it was sharded; run: causeway shard")
+    derived = decide_derived(in_force, home, [s.place for s in sites], today())
+    refusals = [] if derived.allowed else list(derived.reasons)
+    for site in sites:
+        if version.of(site.region, "train"):
+            decision = may_hold(in_force, purpose, site, today())
+            refusals += [] if decision.allowed else list(decision.reasons)
+    if refusals:
+        why = "\n".join(f"  {r}" for r in dict.fromkeys(refusals))
+        raise PolicyRefused(f"{version.dataset}: may not be trained on for {purpose} in this run:\n{why}")

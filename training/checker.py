@@ -88,6 +88,7 @@ def check_policy(workspace: Workspace) -> Checked:
     shelves = [
         _Shelf(site, store, tuple(key for key, _ in store.list("")))
         for site in workspace.sites.places
+        if site == _sharing(workspace, site)[0]
         for store in (workspace.store(site.name),)
     ]
     home, *sites = shelves
@@ -98,6 +99,11 @@ def check_policy(workspace: Workspace) -> Checked:
         if checked is not None:
             found.setdefault(checked.object, checked)
     return Checked(objects, tuple(found.values()))
+
+
+def _sharing(workspace: Workspace, site: Site) -> tuple[Site, ...]:
+    """Return the sites whose store this is: those of its region, or home alone."""
+    return (site,) if site.name == "home" else workspace.sites.region(site.region).sites
 
 
 def _checks(workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Shelf], named: list[str]) -> _Found:
@@ -117,7 +123,7 @@ def _checks(workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Sh
     for shelf in sites:
         yield from _evaluations(shelf, head)
     for shelf in (home, *sites):
-        layout = Layout(shelf.site.name, named)
+        layout = Layout(shelf.site.name, named, [s.name for s in _sharing(workspace, shelf.site)])
         strays = (key for key in shelf.keys if key not in shelf.claimed and not layout.knows(key))
         yield from (Violation(shelf.url(key), (UNKNOWN,)) for key in strays)
 
@@ -257,7 +263,7 @@ def _contribution(workspace: Workspace, shelf: _Shelf, key: str, head: TermsHead
     header = contributions.parse(shelf.store.get_json(key), shelf.url(key))
     shelf.claimed.add(f"{key.rpartition('/')[0]}/{header.site}-{header.payload}.safetensors")
     # Sites of a region share its store.
-    if header.site not in {s.name for s in workspace.sites.region(site.region).sites}:
+    if header.site not in {s.name for s in _sharing(workspace, site)}:
         yield f"it is of site {header.site}, and lies at {site.name}."
     places = [Place(s.name, tuple(s.jurisdictions)) for s in run.plan.sites]
     held = {v.dataset for v in run.versions if v.of(site.region, "train")}

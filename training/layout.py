@@ -54,12 +54,16 @@ def _site_run(site: str) -> tuple[str, ...]:
 
 
 class Layout:
-    """What may lie in the store of one place, `home` or a site, given the runs whose plans are known."""
+    """What may lie in the store of one place, `home` or a site, given the runs whose plans are known.
 
-    def __init__(self, place: str, runs: Collection[str]) -> None:
+    `beside` are other sites that have the same store.
+    """
+
+    def __init__(self, place: str, runs: Collection[str], beside: Collection[str] = ()) -> None:
         own = (*_TABLES, *_HOME) if place == "home" else _TABLES
         self._own = re.compile("|".join(f"(?:{pattern})" for pattern in own))
-        of_run = _HOME_RUN if place == "home" else _site_run(re.escape(place))
+        sites = "|".join(re.escape(name) for name in (place, *beside))
+        of_run = _HOME_RUN if place == "home" else _site_run(f"({sites})")
         self._of_run = re.compile("|".join(f"(?:{pattern})" for pattern in of_run))
         self._runs = frozenset(runs)
 

@@ -5,23 +5,24 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from data_contracts.errors import CausewayError, PolicyRefused
-from data_contracts.policy import Purpose, decide_derived
+from data_contracts.errors import CausewayError
+from data_contracts.policy import Purpose
 from data_contracts.signing import public_hex
 from training import model as models
+from training.admission import require_version
 from training.model import ModelSpec
 from training.recipe import InnerRecipe
 from training.rounds import merge
-from training.rounds.plan import Membership, Outer, Plan, PlanDataset, PlanSite, read_plan, write_plan
+from training.rounds.plan import CurriculumStep, Membership, Outer, Plan, PlanDataset, PlanSite, read_plan, write_plan
 from training.rounds.run import snapshot_key
-from training.shards.loader import region_order
 from training.shards.manifest import DatasetVersion
-from training.shards.placement import may_hold
-from training.workspace import Workspace, today
+from training.shards.permutation import NEWEST_ORDER
+from training.shards.region import region_order
+from training.workspace import Workspace
 
 
 class ModelConfig(BaseModel):
@@ -44,7 +45,19 @@ class RunConfig(BaseModel):
     tokenizer_sample_bytes: int = Field(default=4_000_000, gt=0)
     datasets: list[str] = Field(min_length=1)
     weights: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
-        default={}, description="Mixture weights by data set; default: by tokens"
+        default={}, description="Mixture weights by data set: all of them, or none; default: by tokens"
+    )
+    temperature: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Without weights a data set weighs its tokens to the 1/temperature: 1 by tokens, above evens out",
+    )
+    curriculum: list[CurriculumStep] = Field(
+        default=[], description="Other weights from a round on: [[curriculum]] from_round = 6, weights = {...}"
+    )
+    unreadable: Literal["stop", "skip"] = Field(
+        default="stop", description="A shard that cannot be read: stop the site, or skip its positions, on record"
     )
     sites: list[str] = Field(default=[], description="Sites that take part; default: all that hold something")
     model: ModelConfig = ModelConfig()
@@ -67,9 +80,7 @@ class RunConfig(BaseModel):
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
-        unknown = sorted(set(self.weights) - set(self.datasets))
-        if unknown:
-            raise ValueError(f"weights names {', '.join(unknown)}, which is not in datasets")
+        self._check_mixture()
         try:
             ModelSpec(window=self.window, **self.model.model_dump())
         except ValidationError as error:
@@ -77,6 +88,26 @@ class RunConfig(BaseModel):
                 "; ".join(f"model {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             ) from error
         return self
+
+    def _check_mixture(self) -> None:
+        """Check that weights name data sets of the run, and in each segment all of them or none."""
+        steps = [(1, "weights", self.weights)]
+        steps += [(s.from_round, f"curriculum from round {s.from_round}", s.weights) for s in self.curriculum]
+        rounds = [number for number, _, _ in steps[1:]]
+        if rounds != sorted(set(rounds)):
+            raise ValueError(f"curriculum: each step begins after the one before it, not at rounds {rounds}")
+        weights: dict[str, float] = {}
+        for _, what, given in steps:
+            unknown = sorted(set(given) - set(self.datasets))
+            if unknown:
+                raise ValueError(f"{what} names {', '.join(unknown)}, which is not in datasets")
+            weights |= given
+            missing = ", ".join(sorted(set(self.datasets) - set(weights)))
+            if weights and missing:
+                # A weight beside a number of tokens would mean nothing that anybody could have meant.
+                raise ValueError(f"{what}: give {missing} a weight as well, or no data set one")
+            if weights and max(weights.values()) == 0:
+                raise ValueError(f"{what}: one data set needs a weight above 0")
 
 
 def load_run_config(path: Path) -> RunConfig:
@@ -100,12 +131,15 @@ def load_run_config(path: Path) -> RunConfig:
 
 
 def _begun(workspace: Workspace, plan: Plan) -> Plan | None:
-    """Return the run that is this plan but for the head of the terms: another data set's terms begin no new run."""
+    """Return the run that is this plan but for the head of the terms: another data set's terms begin no new run.
+
+    Nor does a newer permutation: a run goes on with the one that it began with.
+    """
     for key, _ in workspace.home.list("runs"):
         run = key.split("/")[1]
         if key.endswith("/plan.json") and run.startswith(f"{plan.name}-"):
             known = read_plan(workspace.home, run)
-            if known.model_copy(update={"terms_head": plan.terms_head}) == plan:
+            if known.model_copy(update={"terms_head": plan.terms_head, "order": plan.order}) == plan:
                 return known
     return None
 
@@ -124,7 +158,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     holding = {
         s.name: s
         for s in workspace.sites.sites
-        if region_order(versions, s.region, config.window, config.seed, config.weights)
+        if region_order(versions, s.region, config.window, config.seed, config.weights, config.temperature)
     }
     empty = sorted(set(config.sites) - set(holding))
     if empty:
@@ -134,18 +168,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     if not chosen:
         raise CausewayError(f"run {config.name}: no site holds a shard to train on; run: causeway shard")
     for version in versions:
-        in_force = terms.of(version.dataset)
-        if in_force.sha != version.terms_sha:
-            raise PolicyRefused(f"{version.dataset}: its terms have changed since it was sharded; run: causeway shard")
-        derived = decide_derived(in_force, workspace.sites.home.place, [s.place for s in chosen], today())
-        refusals = [] if derived.allowed else list(derived.reasons)
-        for site in chosen:
-            if version.of(site.region, "train"):
-                decision = may_hold(in_force, purpose, site, today())
-                refusals += [] if decision.allowed else list(decision.reasons)
-        if refusals:
-            why = "\n".join(f"  {r}" for r in dict.fromkeys(refusals))
-            raise PolicyRefused(f"{version.dataset}: may not be trained on for {purpose} in this run:\n{why}")
+        require_version(terms, version, purpose, workspace.sites.home.place, chosen)
     spec = ModelSpec(vocab_size=vocab_size, window=config.window, **config.model.model_dump())
     inner = config.inner.model_copy(update={"total_steps": config.steps * config.rounds})
     state = merge.initial_state(models.initial_parameters(spec, config.seed), config.outer.method)
@@ -176,6 +199,10 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         rounds=config.rounds,
         seed=config.seed,
         weights=dict(sorted(config.weights.items())),
+        temperature=config.temperature,
+        curriculum=config.curriculum,
+        unreadable=config.unreadable,
+        order=NEWEST_ORDER,
         snapshot_every=config.snapshot_every,
         snapshot0=sha,
         terms_head=terms.sha,

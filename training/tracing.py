@@ -46,12 +46,12 @@ def trace_record(workspace: Workspace, run: str, record_id: str) -> Trace:
         DataRefused: no shard of the run has it and no table knows it.
     """
     plan = read_plan(workspace.home, run)
-    data = read_run_data(workspace.home, plan)
     state, committed = start_state(workspace.home, plan), []
     for after, _, inputs in replay(workspace.home, plan, state):
         state = after
         committed.append((after.round, inputs))
     entries = ledger.entries(plan, committed)
+    data = read_run_data(workspace.home, plan, state)
     places, trained = [], []
     for version in data.versions:
         for ref in version.shards:
@@ -62,7 +62,7 @@ def trace_record(workspace: Workspace, run: str, record_id: str) -> Trace:
         site = next(s for s in workspace.sites.sites if s.region == region)
         store = workspace.store(site.name)
         trained += ledger.rounds_of_record(record_id, order, store, plan.window, entries, state)
-    where = "; ".join(places) or _outside(workspace, record_id, [v.dataset for v in data.versions])
+    where = "; ".join(dict.fromkeys(places)) or _outside(workspace, record_id, [v.dataset for v in data.versions])
     return Trace(run, record_id, where, tuple(sorted(trained, key=lambda t: (t.round, t.lane, t.index))))
 
 

@@ -16,7 +16,7 @@ from training.rounds import ledger
 from training.rounds.chain import Slot, advance, commit_key
 from training.rounds.commit import ChainState
 from training.rounds.plan import Plan, read_plan
-from training.rounds.run import replay, snapshot_key, start_state
+from training.rounds.run import every_version, replay, snapshot_key, start_state
 from training.shards.manifest import read_manifest, read_version
 from training.workspace import Workspace
 
@@ -81,9 +81,14 @@ def verify_run(workspace: Workspace, run: str) -> Verification:
 
 
 def _verify_shards(workspace: Workspace, plan: Plan, checks: _Checks) -> None:
-    for named in plan.datasets:
+    try:
+        named = every_version(workspace.home, plan)
+    except RoundError as error:
+        checks.problems.append(str(error))
+        return
+    for sha, dataset in named.items():
         try:
-            version = read_version(workspace.home, named.dataset, named.version)
+            version = read_version(workspace.home, dataset, sha)
         except StoreError as error:
             checks.problems.append(str(error))
             continue

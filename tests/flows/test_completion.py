@@ -51,7 +51,7 @@ def _tab(script: Path, line: str) -> list[str]:
         ("causeway lineage s", ["show"]),
         ("causeway status --j", ["--json"]),
         ("causeway completion ", ["bash", "fish", "zsh"]),
-        ("causeway amend some-run ", ["add-site", "remove-site"]),
+        ("causeway amend some-run ", ["add-site", "add-version", "change-weights", "remove-site", "withdraw-version"]),
         ("causeway train ru", ["run.toml"]),
         ("causeway train p", ["pause"]),
         ("causeway nothing-of-ours", []),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -83,6 +85,23 @@ def test_a_version_that_returns_goes_on_where_its_stream_stopped() -> None:
         order.locate(0, i)[0] == 0 for i in range(3, 5)
     )  # what lane 0 had of it before it was withdrawn
     assert next(p for s, p in (order.locate(0, i) for i in range(9, 400)) if s == 0) == count * LANES
+
+
+def test_a_shard_that_was_moved_is_handed_out_in_one_region_at_a_time() -> None:
+    old = version(1, 2)
+    moved = replace(old, shards=(shard_of(1), replace(shard_of(2), region="europe"), shard_of(3)))
+    begun = started(old)
+    order = then(begun, old, moved)
+    assert [[r.partition for r in held] for held in order.shards] == [["p1", "p2"], ["p3"]]
+    europe = region_order([moved], "europe", WINDOW, 1, {})
+    assert europe is not None
+    assert next_segment(europe, [old, moved], WINDOW, 1, ALL, [0] * LANES).live == (False,)
+    order = then(order, moved)
+    assert order.live == (False, True, True)
+    assert [r.partition for r in order.shards[2]] == ["p1"]
+    # It came back: the region of the version that is in force longest decides.
+    assert then(order, moved, old).live == (False, True, True)
+    assert then(order, old, moved).live == (True, True, False)
 
 
 def test_a_region_where_nothing_changes_keeps_its_segment() -> None:

@@ -15,6 +15,7 @@ from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, public_hex, sign
+from training.shards.permutation import NEWEST_ORDER
 from training.shards.schedule import LANES
 
 # Fields that plans of the first version lack.
@@ -102,7 +103,7 @@ class Plan(_Frozen):
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     curriculum: list[CurriculumStep] = []
     unreadable: Literal["stop", "skip"] = "stop"
-    order: Literal[1, 2] = 1
+    order: int = Field(default=1, ge=1, le=NEWEST_ORDER)
     lanes: Literal[64] = LANES  # type: ignore[assignment]
     snapshot_every: int = Field(default=5, gt=0)
     snapshot0: str

@@ -9,6 +9,7 @@ from typing import Any
 from data_contracts.catalog.store import Store
 from data_contracts.errors import RoundError
 from training.rounds import merge
+from training.rounds.amendment import list_amendments
 from training.rounds.chain import Slot, advance
 from training.rounds.codec import Tensors
 from training.rounds.commit import ChainState, genesis
@@ -93,6 +94,16 @@ def read_run_data(home: Store, plan: Plan, state: ChainState | None = None) -> R
     versions = {sha: read_version(home, dataset, sha) for sha, dataset in named_versions(plan, openings).items()}
     orders = region_orders(plan, versions, openings)
     return RunData(plan, tuple(versions.values()), orders, in_force(plan, openings))
+
+
+def every_version(home: Store, plan: Plan) -> dict[str, str]:
+    """Return every data set version that plan and signed amendments name, in force or not: sha to data set.
+
+    Raises:
+        RoundError: an amendment is damaged or wrongly signed.
+    """
+    added = {a.version: a.dataset for a in list_amendments(home, plan) if a.kind == "add-version"}
+    return {d.version: d.dataset for d in plan.datasets} | added
 
 
 def find_run(home: Store, run: str | None) -> str:

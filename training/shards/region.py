@@ -70,6 +70,18 @@ class RegionOrder:
         return tuple(sorted({s.dataset for s, share in zip(self.streams, self.mixed, strict=True) if share > 0}))
 
 
+def settled(versions: Sequence[DatasetVersion]) -> dict[str, str]:
+    """Return the region of each shard of the versions in force, by Arrow sha: that of the first version that names it.
+
+    A shard may have been moved between two versions; while both are in force it is handed out where it was.
+    """
+    regions: dict[str, str] = {}
+    for version in versions:
+        for ref in version.shards:
+            regions.setdefault(ref.arrow_sha256, ref.region)
+    return regions
+
+
 def region_order(
     versions: Sequence[DatasetVersion],
     region: str,
@@ -103,9 +115,10 @@ def next_segment(
 ) -> RegionOrder:
     """Return the order that goes on from `index`, the lanes' committed indices, under other versions or weights.
 
-    `versions` are those in force. Each of their shards is handed out by exactly one live stream: one that a live
-    stream runs through stays there, the others open a stream of their own; a stream whose version is not in force
-    stops, and goes on where it stopped if that version returns. A region where nothing changes keeps its segment.
+    `versions` are those in force, in the order in which they came. Each of their shards is handed out by exactly one
+    live stream of one region: one that a live stream runs through stays there, the others open a stream of their own;
+    a stream whose version is not in force stops, and goes on where it stopped if that version returns. A region where
+    nothing changes keeps its segment.
     """
     streams, shards, live = _streams(order, versions, window, seed, algorithm)
     shares = tuple(mixture.shares(streams, live))
@@ -120,18 +133,22 @@ def _streams(
 ) -> tuple[tuple[Stream, ...], tuple[tuple[ShardRef, ...], ...], tuple[bool, ...]]:
     """Return all streams, their shards, and which of them are live under these versions."""
     in_force = {v.sha for v in versions}
+    regions = settled(versions)
     covered: set[tuple[str, str]] = set()
     streams, shards, live = list(order.streams), list(order.shards), []
     for stream, held in zip(order.streams, order.shards, strict=True):
         mine = {(stream.dataset, ref.arrow_sha256) for ref in held}
         # Two versions may share shards: the stream that was first goes on with them.
-        live.append(stream.version in in_force and not mine & covered)
+        here = all(regions.get(ref.arrow_sha256) == order.region for ref in held)
+        live.append(stream.version in in_force and here and not mine & covered)
         covered |= mine if live[-1] else set()
     for version in sorted(versions, key=lambda v: (v.dataset, v.sha)):
         new = tuple(
             s
             for s in version.of(order.region, "train")
-            if s.tokens > 1 and (version.dataset, s.arrow_sha256) not in covered
+            if s.tokens > 1
+            and regions[s.arrow_sha256] == order.region
+            and (version.dataset, s.arrow_sha256) not in covered
         )
         if not new:
             continue
