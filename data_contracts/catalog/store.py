@@ -25,6 +25,7 @@ from obstore.store import LocalStore, ObjectStore
 from data_contracts.canonical import canonical_json, sha256
 from data_contracts.catalog import store_faults as faults
 from data_contracts.catalog import store_transfer as transfer
+from data_contracts.catalog import store_writing as writing
 from data_contracts.catalog.store_opening import Remote, open_remote
 from data_contracts.errors import ObjectExists, ObjectMissing, StoreError
 
@@ -33,8 +34,6 @@ T = TypeVar("T")
 _Pieces = list[bytes]
 _Found = list[tuple[str, int]]
 RETRY_S = 60.0
-# Up to here one request carries a body; above, parts do.
-_WHOLE_BYTES = 16 << 20
 _SEGMENT = r"(?!\.\.?(?:/|\Z))[^/\\\x00-\x1f\x7f]+"
 _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 
@@ -43,12 +42,12 @@ _KEY = re.compile(f"{_SEGMENT}(?:/{_SEGMENT})*")
 class Store:
     """An object store rooted at `url`: a directory path or `s3://bucket/prefix?endpoint=...` and the like.
 
-    `url` opens the store anywhere and holds no secret. `root` is the local directory when the store is one: what must
-    be memory-mapped or handed to a library that takes paths uses it.
+    `url` opens the store anywhere and holds no secret; `inner` is what obstore calls it. `root` is the local directory
+    when the store is one: what must be memory-mapped or handed to a library that takes paths uses it.
     """
 
     url: str
-    _inner: ObjectStore = field(repr=False, compare=False)
+    inner: ObjectStore = field(repr=False, compare=False)
     root: Path | None = None
     remote: Remote | None = field(default=None, repr=False, compare=False)
     retry_s: float = field(default=RETRY_S, repr=False, compare=False)
@@ -110,7 +109,7 @@ class Store:
             ObjectMissing: there is no such object.
             StoreError: the bytes are not those that `sha` names, or the store failed.
         """
-        read = partial(self._do, "read", key, lambda: bytes(obstore.get(self._inner, _checked(key)).bytes()))
+        read = partial(self.request, "read", key, lambda: bytes(obstore.get(self.inner, _checked(key)).bytes()))
         data: bytes = read()
         if sha is not None and sha256(data) != sha and self.remote is not None:
             data = read()  # it may have been the way
@@ -125,7 +124,7 @@ class Store:
             ObjectMissing: there is no such object.
             StoreError: the object ends before, or the store failed.
         """
-        return self._do("read", key, lambda: self._range(key, start, length))
+        return self.request("read", key, lambda: self._range(key, start, length))
 
     def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> _Pieces:
         """Return several ranges of one object, read at once; those that lie within 1 MiB by one request.
@@ -141,9 +140,9 @@ class Store:
         def read() -> _Pieces:
             if not asked:
                 return []
-            return [bytes(b) for b in obstore.get_ranges(self._inner, _checked(key), starts=at, lengths=long)]
+            return [bytes(b) for b in obstore.get_ranges(self.inner, _checked(key), starts=at, lengths=long)]
 
-        found = iter(self._do("read", key, read))
+        found = iter(self.request("read", key, read))
         pieces = [next(found) if length else b"" for length in lengths]
         for start, length, data in zip(starts, lengths, pieces, strict=True):
             self._whole(key, start, length, data)
@@ -175,23 +174,7 @@ class Store:
             ObjectExists: an object is there.
             StoreError: the store failed; whether the object was written is then unknown: read it back.
         """
-        inner = self._inner if self.remote is None or len(data) <= _WHOLE_BYTES else self.remote.patient(len(data))
-        unsure = False
-
-        def attempt() -> None:
-            nonlocal unsure
-            try:
-                obstore.put(inner, _checked(key), data, mode="create", use_multipart=False)
-            except AlreadyExistsError as error:
-                if unsure and not faults.is_transient(error) and self._holds(key, data):
-                    return
-                raise
-            except BaseError:
-                unsure = True
-                raise
-
-        self._do("written", key, attempt)
-        self._read_back(key, sha256(data), len(data))
+        writing.create(self, key, data)
 
     def create_file(self, key: str, path: Path, sha: str) -> bool:
         """Put a file under a key that names its content (`sha`), in parts when it is large; False when it is there.
@@ -200,21 +183,7 @@ class Store:
             ObjectExists: an object of another size is there.
             StoreError: the file's bytes are not those that `sha` names, or the store failed.
         """
-        if self.root is not None:
-            try:
-                transfer.link_file(path, self.path(key), sha, self.uri(key))
-                return True
-            except ObjectExists:
-                pass
-            except OSError as error:
-                raise faults.explain(error, self.uri(key), "written", None) from error
-        elif not self.exists(key):
-            # No store takes parts on a condition; two that race write the same bytes.
-            self.put_file(key, path, sha)
-            return True
-        if self.size(key) != path.stat().st_size:
-            raise ObjectExists(f"{self._base}/{key}: an object of another size is already there; delete it")
-        return False
+        return writing.create_file(self, key, path, sha)
 
     def ensure(self, key: str, data: bytes) -> bool:
         """Put an immutable object; return False when the same bytes were there already.
@@ -232,11 +201,7 @@ class Store:
 
     def put(self, key: str, data: bytes) -> None:
         """Put a replaceable object (leases, indexes); readers see the old bytes or the new, never a mixture."""
-        if self.remote is None or len(data) <= _WHOLE_BYTES:
-            self._do("written", key, lambda: obstore.put(self._inner, _checked(key), data))
-        else:
-            self._put_parts(key, lambda: data, len(data))
-        self._read_back(key, sha256(data), len(data))
+        writing.put(self, key, data)
 
     def put_file(self, key: str, path: Path, sha: str | None = None) -> None:
         """Put the bytes of a local file, in parts when it is large; nothing is there until all of it is.
@@ -244,20 +209,12 @@ class Store:
         Raises:
             StoreError: the file's bytes are not those that `sha` names, or the store failed.
         """
-        what = f"{self._base}/{_checked(key)}"
-        if self.remote is None:
-            body = path if sha is None else transfer.file_pieces(path, sha, what)
-            self._do("written", key, lambda: obstore.put(self._inner, key, body))
-            return
-        size = path.stat().st_size
-        self._put_parts(key, lambda: transfer.file_pieces(path, sha, what), size)
-        if not self.remote.verifies:
-            self._read_back(key, sha or transfer.sha256_file(path), size)
+        writing.put_file(self, key, path, sha)
 
     def delete(self, key: str) -> None:
         """Delete an object; one that is not there is no error."""
         with suppress(ObjectMissing):
-            self._do("deleted", key, lambda: obstore.delete(self._inner, _checked(key)))
+            self.request("deleted", key, lambda: obstore.delete(self.inner, _checked(key)))
 
     def exists(self, key: str) -> bool:
         """Say whether an object lies under the key."""
@@ -288,15 +245,15 @@ class Store:
         """Yield (key, size in bytes) of every object under a folder prefix, sorted by key."""
 
         def read() -> _Found:
-            chunks = obstore.list(self._inner, prefix=prefix.rstrip("/") or None)
+            chunks = obstore.list(self.inner, prefix=prefix.rstrip("/") or None)
             return [(str(item["path"]), int(item["size"])) for chunk in chunks for item in chunk]
 
-        yield from sorted(self._do("listed", prefix, read))
+        yield from sorted(self.request("listed", prefix, read))
 
     def folders(self, prefix: str) -> tuple[str, ...]:
         """Return the names of the folders directly below a folder prefix, sorted, without reading what is in them."""
         folder = prefix.rstrip("/") or None
-        found = self._do("listed", prefix, lambda: obstore.list_with_delimiter(self._inner, prefix=folder))
+        found = self.request("listed", prefix, lambda: obstore.list_with_delimiter(self.inner, prefix=folder))
         return tuple(sorted(str(path).rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"]))
 
     def get_json(self, key: str, sha: str | None = None) -> Any:
@@ -317,10 +274,10 @@ class Store:
         return sha256(data)
 
     def _head(self, key: str) -> Any:
-        return self._do("asked for", key, lambda: obstore.head(self._inner, _checked(key)))
+        return self.request("asked for", key, lambda: obstore.head(self.inner, _checked(key)))
 
-    def _do(self, verb: str, key: str, call: Callable[[], T]) -> T:
-        """Call obstore; at a remote store again while it may help; its errors become ours."""
+    def request(self, verb: str, key: str, call: Callable[[], T]) -> T:
+        """Call obstore; at a remote store again while it may help; its errors become ours ("cannot be" `verb`)."""
         what = f"{self._base}/{key}"
         try:
             if self.remote is None:
@@ -341,37 +298,18 @@ class Store:
 
     def _ask_for_bucket(self) -> None:
         # A head that is answered 404 does not say which is not there: the object or the bucket.
-        self._do("listed", "", lambda: next(iter(obstore.list(self._inner, chunk_size=1)), None))
+        self.request("listed", "", lambda: next(iter(obstore.list(self.inner, chunk_size=1)), None))
 
     def _range(self, key: str, start: int, length: int) -> bytes:
         if length == 0:
             return b""
-        data = bytes(obstore.get_range(self._inner, _checked(key), start=start, length=length))
+        data = bytes(obstore.get_range(self.inner, _checked(key), start=start, length=length))
         self._whole(key, start, length, data)
         return data
 
     def _whole(self, key: str, start: int, length: int, data: bytes) -> None:
         if len(data) != length:
             raise StoreError(f"{self._base}/{key}: ends at byte {start + len(data):,}, asked to {start + length:,}")
-
-    def _holds(self, key: str, data: bytes) -> bool:
-        try:
-            return bytes(obstore.get(self._inner, key).bytes()) == data
-        except FileNotFoundError:
-            return False
-
-    def _put_parts(self, key: str, body: Callable[[], Any], size: int) -> None:
-        assert self.remote is not None
-        inner = self.remote.patient(transfer.PIECE_BYTES * transfer.AT_ONCE, self.retry_s)
-        options = {"chunk_size": transfer.PIECE_BYTES, "max_concurrency": transfer.AT_ONCE}
-        self._do("written", key, lambda: obstore.put(inner, _checked(key), body(), **options))
-
-    def _read_back(self, key: str, sha: str, size: int) -> None:
-        """Read what was put where the store does not compare it with a checksum by itself."""
-        if self.remote is None or self.remote.verifies:
-            return
-        if transfer.sha256_of(partial(self.get_range, key), size) != sha:
-            raise StoreError(f"{self._base}/{key}: what was written is not what was sent; write it again")
 
 
 def _patience() -> float:
