@@ -1,66 +1,153 @@
 """How an update crosses the wire: named codecs from fp32 tensors to bytes and back.
 
 The payload is safetensors (no pickle). A codec's decode is part of the protocol: every site must get the same fp32
-bytes from the same payload, so it is plain numpy.
+bytes from the same payload, so it is plain numpy, one correctly rounded operation at a time. `fp32` sends the tensors
+as they are. Every other codec lays the tensors of two or more dimensions end to end, in the order of their names, and
+packs that one row of values (`codecs/dense.py`, `codecs/sparse.py`); the vectors (gains of norms, biases: about 0.1 %
+of a model) go as bfloat16 in `vectors`. Which bytes a payload has is fixed by codec and shapes: `wire_bytes`.
 """
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save
+from safetensors.numpy import load
 
 from data_contracts.errors import RoundError
+from training.rounds.codecs import dense, sparse
+from training.rounds.codecs.bits import all_finite, from_bf16, to_bf16
+from training.rounds.codecs.dense import Fields
+from training.rounds.codecs.names import FORMS, Codec, parse_codec
+
+__all__ = ["FORMS", "Shapes", "Tensors", "decode", "encode", "parse_codec", "wire_bytes"]
 
 Tensors = dict[str, np.ndarray[Any, Any]]
-CODECS = ("fp32",)
+Shapes = Mapping[str, tuple[int, ...]]
+_DTYPES: dict[type[np.generic], str] = {np.float32: "F32", np.uint16: "U16", np.uint8: "U8", np.int8: "I8"}
 
 
 def encode(codec: str, tensors: Tensors) -> bytes:
     """Return the payload of an update; keys are sorted, so the same tensors give the same bytes.
 
     Raises:
-        RoundError: no codec has this name.
+        RoundError: no codec has this name, or (but for fp32) a value is not finite; names the tensor.
     """
-    _known(codec)
+    parsed = parse_codec(codec)
     ordered = {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)}
-    # One entry: safetensors writes several in an order that changes by call. The signed header names the codec.
-    payload: bytes = save(ordered, metadata={"format": "1"})
-    return payload
+    if parsed.kind != "fp32":
+        for name, tensor in ordered.items():
+            if not np.isfinite(tensor).all():
+                raise RoundError(f"the update to be sent: {name} has values that are not finite")
+        packing = sparse if parsed.kind == "topk" else dense
+        matrices = _flat(tensor for tensor in ordered.values() if tensor.ndim > 1)
+        vectors = _flat(tensor for tensor in ordered.values() if tensor.ndim < 2)
+        ordered = {**packing.pack(parsed, matrices), "vectors": to_bf16(vectors)}
+    fields = _fields(parsed, {name: tensor.shape for name, tensor in tensors.items()})
+    return b"".join([_head(fields), *(ordered[name].reshape(-1).view(np.uint8).data for name in _in_order(fields))])
 
 
-def decode(codec: str, payload: bytes, shapes: dict[str, tuple[int, ...]], what: str) -> Tensors:
+def decode(codec: str, payload: bytes, shapes: Shapes, what: str) -> Tensors:
     """Return the fp32 tensors of a payload, checked against the model's names and shapes.
 
     Raises:
         RoundError: unknown codec, not safetensors, over size, a tensor missing, unknown or misshapen, or a value that
             is not finite; names `what` and the tensor.
     """
-    _known(codec)
-    expected = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
-    # The header holds about 100 bytes a tensor; anything far beyond is not this model's update.
-    if len(payload) > expected + 4096 + 512 * len(shapes):
-        raise RoundError(f"{what}: over size: {len(payload)} bytes where the model has {expected}")
+    parsed = parse_codec(codec)
+    expected = wire_bytes(codec, shapes)
+    # Of fp32, other writers of safetensors may spell the header of about 100 bytes a tensor a little longer.
+    room = 4096 + 512 * len(shapes) if parsed.kind == "fp32" else 0
+    if len(payload) > expected + room:
+        raise RoundError(f"{what}: over size: {len(payload)} bytes where {codec} of this model has {expected}")
     try:
         tensors: Tensors = load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
         raise RoundError(f"{what}: not a safetensors payload ({error})") from error
-    if tensors.keys() != shapes.keys():
-        odd = sorted(tensors.keys() ^ shapes.keys())
+    wanted = _fields(parsed, shapes)
+    if tensors.keys() != wanted.keys():
+        odd = sorted(tensors.keys() ^ wanted.keys())
         raise RoundError(f"{what}: its tensors are not the model's: {', '.join(odd[:5])}")
-    for name, shape in shapes.items():
+    for name, (dtype, shape) in wanted.items():
         tensor = tensors[name]
-        if tensor.shape != shape or tensor.dtype != np.float32:
+        if tensor.shape != shape or tensor.dtype != dtype:
             raise RoundError(
-                f"{what}: {name} is {tensor.dtype}{list(tensor.shape)}, the model's is float32{list(shape)}"
+                f"{what}: {name} is {tensor.dtype}{list(tensor.shape)},"
+                f" the model's is {np.dtype(dtype).name}{list(shape)}"
             )
+    return _finite(tensors, what) if parsed.kind == "fp32" else _unpacked(parsed, tensors, shapes, what)
+
+
+def wire_bytes(codec: str, shapes: Shapes) -> int:
+    """Return the exact length of the payload of an update with these shapes: header and all.
+
+    Raises:
+        RoundError: no codec has this name.
+    """
+    fields = _fields(parse_codec(codec), shapes)
+    return len(_head(fields)) + sum(np.dtype(dtype).itemsize * math.prod(shape) for dtype, shape in fields.values())
+
+
+def _in_order(fields: Fields) -> list[str]:
+    """Return the names as safetensors orders them: the widest types first, then by name."""
+    return sorted(fields, key=lambda name: (-np.dtype(fields[name][0]).itemsize, name))
+
+
+def _head(fields: Fields) -> bytes:
+    """Return what precedes the data of a safetensors file, written here: its own writer copies all data twice."""
+    # One entry: safetensors writes several in an order that changes by call. The signed header names the codec.
+    entries: dict[str, Any] = {"__metadata__": {"format": "1"}}
+    offset = 0
+    for name in _in_order(fields):
+        dtype, shape = fields[name]
+        end = offset + np.dtype(dtype).itemsize * math.prod(shape)
+        entries[name] = {"dtype": _DTYPES[dtype], "shape": list(shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(entries, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _fields(codec: Codec, shapes: Shapes) -> Fields:
+    """Return the names, types and shapes of the tensors of a payload."""
+    if codec.kind == "fp32":
+        return {name: (np.float32, tuple(shape)) for name, shape in shapes.items()}
+    packing = sparse if codec.kind == "topk" else dense
+    matrices = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    vectors = sum(math.prod(shape) for shape in shapes.values() if len(shape) < 2)
+    return {**packing.fields(codec, matrices), "vectors": (np.uint16, (vectors,))}
+
+
+def _unpacked(codec: Codec, packed: Tensors, shapes: Shapes, what: str) -> Tensors:
+    vectors = packed.pop("vectors")
+    if not all_finite(vectors):
+        raise RoundError(f"{what}: vectors has values that are not finite")
+    packing = sparse if codec.kind == "topk" else dense
+    count = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    try:
+        rows = {True: packing.unpack(codec, packed, count), False: from_bf16(vectors)}
+    except ValueError as error:
+        raise RoundError(f"{what}: {codec.name} {error}") from error
+    taken = {True: 0, False: 0}
+    tensors: Tensors = {}
+    for name in sorted(shapes):
+        matrix, size = len(shapes[name]) > 1, math.prod(shapes[name])
+        tensors[name] = rows[matrix][taken[matrix] : taken[matrix] + size].reshape(shapes[name])
+        taken[matrix] += size
+    return tensors
+
+
+def _finite(tensors: Tensors, what: str) -> Tensors:
+    for name, tensor in tensors.items():
         if not np.isfinite(tensor).all():
             raise RoundError(f"{what}: {name} has values that are not finite")
     return tensors
 
 
-def _known(codec: str) -> None:
-    if codec not in CODECS:
-        raise RoundError(f"unknown codec {codec!r}; this Causeway speaks {', '.join(CODECS)}")
+def _flat(tensors: Iterator[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    rows = [tensor.reshape(-1) for tensor in tensors]
+    return np.concatenate(rows) if rows else np.zeros(0, np.float32)
