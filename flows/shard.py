@@ -44,7 +44,8 @@ async def shard(home: str, config: RunConfig) -> tuple[Sharded, Plan]:
     """
     await load_where_deployed("home")
     made, plan, _ = await shard_task(home, config)
-    get_run_logger().info("%s: %d shards written, %d in all", plan.run, made.written, len(made.manifests))
+    counts = (made.written, made.moved, len(made.removals), len(made.manifests))
+    get_run_logger().info("%s: %d shards written, %d of them moved, %d removed; %d in all", plan.run, *counts)
     await acreate_markdown_artifact(markdown=placement_table(made), key="placement", description="Where shards lie")
     return made, plan
 
@@ -58,6 +59,7 @@ def placement_table(made: Sharded) -> str:
         entry[1] += m.tokens
     lines = [f"| {d} | {s} | {split} | {n} | {t:,} |" for (d, s, split), (n, t) in sorted(sums.items())]
     lines += [f"\n{a.unit.name}: no place: {' '.join(a.reasons)}" for a in made.homeless]
+    lines += [f"\nremoved {r.key} from {r.region}: {' '.join(r.reasons)}" for r in made.removals]
     return "| data set | region | split | shards | tokens |\n|---|---|---|--:|--:|\n" + "\n".join(lines)
 
 

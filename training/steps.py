@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from training.rounds.run import every_version
 from training.shards import tokenizers
 from training.shards.removing import remove_forbidden
 from training.shards.rows import CuratedRows, curated_rows, curation_key
-from training.shards.sharding import Sharded, shard
+from training.shards.sharding import Outlook, Sharded, look_ahead, require_lawful, shard
 from training.shards.tokenizers import TokenizerRecord
 from training.workspace import Workspace
 
@@ -244,7 +245,13 @@ def curate_set(workspace: Workspace, contract: Contract) -> tuple[dict[str, Any]
 
 
 def make_tokenizer(workspace: Workspace, config: RunConfig, sets: Sequence[CuratedRows]) -> TokenizerRecord:
-    """Train the run's tokenizer, or bring the one it names."""
+    """Train the run's tokenizer, or bring the one it names.
+
+    Raises:
+        PolicyRefused: a data set may be held in no region for the run's purpose, or none may train a tokenizer; nothing
+            has been written.
+    """
+    require_lawful(workspace, sets, Purpose.parse(config.purpose))
     if isinstance(config.tokenizer, str):
         return tokenizers.bring(workspace, Path(config.tokenizer))
     purpose = Purpose.parse(config.purpose)
@@ -253,6 +260,24 @@ def make_tokenizer(workspace: Workspace, config: RunConfig, sets: Sequence[Curat
     output = Node(f"tokenizer/{record.tokenizer.sha[:12]}", {"vocab_size": record.tokenizer.vocab_size})
     workspace.lineage().emit_once("tokenize", record.tokenizer.sha, inputs, [output])
     return record
+
+
+def dry_run(workspace: Workspace, config: RunConfig) -> Outlook:
+    """Say where a run's shards would go and why; nothing is written, and no tokenizer is trained.
+
+    Raises:
+        CausewayError: the data sets are not ready to be sharded.
+    """
+    sets, purpose = read_sets(workspace, config.datasets), Purpose.parse(config.purpose)
+    tokenizer = None
+    if isinstance(config.tokenizer, str):
+        tokenizer, _ = tokenizers.read_file(Path(config.tokenizer))
+    else:
+        # Where none may be trained, the outlook says why, region by region.
+        with suppress(PolicyRefused):
+            known = tokenizers.trained_before(workspace, sets, purpose, config.tokenizer, config.tokenizer_sample_bytes)
+            tokenizer = known.tokenizer if known else None
+    return look_ahead(workspace, sets, purpose, tokenizer)
 
 
 def read_sets(workspace: Workspace, datasets: Sequence[str]) -> list[CuratedRows]:

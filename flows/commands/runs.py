@@ -1,68 +1,11 @@
-"""Commands on runs: shard, evaluate, export, verify, check, report."""
+"""Commands on runs: evaluate, export, verify, check, report."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Literal
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
-
-
-def shard(run_file: Path, *, home: Home = DEFAULT_HOME, json: Json = False) -> int:
-    """Place and write the shards of a run.toml where the terms permit, and freeze its plan.
-
-    Examples:
-        causeway shard run.toml
-    """
-    from flows.server import use_running
-    from training.planning import load_run_config
-
-    config = load_run_config(run_file)
-    use_running(home)
-    from flows.shard import placed
-    from flows.shard import shard as flow
-
-    made, plan = asyncio.run(flow(str(home.absolute()), config))
-    if json:
-        print_json({"run": plan.run, "shards": len(made.manifests), "written": made.written, "placed": placed(made)})
-        return 0
-    rows = [[d, region, tokens] for d, held in placed(made).items() for region, tokens in sorted(held.items())]
-    print_table(f"run {plan.run}", ["data set", "region", "tokens"], rows)
-    for assignment in made.homeless:
-        print(f"no place for {assignment.unit.name}: {' '.join(assignment.reasons)}")
-    print(f"{made.written} shards written, {len(made.manifests)} in all. Next: causeway train {run_file}")
-    return 0
-
-
-def amend(
-    run: str,
-    kind: Literal["remove-site", "add-site"],
-    site: str,
-    *,
-    reason: str,
-    home: Home = DEFAULT_HOME,
-) -> int:
-    """Change a run's plan by a signed amendment, in force from the next commit; it goes on record with its reason.
-
-    Examples:
-        causeway amend demo-1a2b3c4d remove-site west --reason "power cut until Friday"
-
-    Parameters
-    ----------
-    kind:
-        remove-site: go on without it; add-site: take a removed site of the plan back.
-    reason:
-        Why; it stands in the chain for good.
-    """
-    from training.rounds.amendment import write_amendment
-    from training.rounds.plan import read_plan
-    from training.workspace import Workspace
-
-    workspace = Workspace.open(home)
-    made = write_amendment(workspace.home, read_plan(workspace.home, run), kind, site, reason, workspace.owner)
-    print(f"run {run}: amendment {made.sequence} ({kind} {site}) is signed; the next commit brings it into force")
-    return 0
 
 
 def evaluate(run: str | None = None, *, home: Home = DEFAULT_HOME, max_bytes: int = 200_000, json: Json = False) -> int:

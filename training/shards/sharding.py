@@ -25,13 +25,22 @@ from training.shards.inventory import (
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef
 from training.shards.moving import move
 from training.shards.placement import Assignment, Placement, Standing, Unit, may_hold, place, purposes
-from training.shards.removing import Removal, forbidden, orphans, record_and_remove, remove, remove_forbidden
+from training.shards.removing import Removal, forbidden, orphans, record_and_remove, remove
 from training.shards.rows import CuratedRows, terms_in_force
 from training.shards.writer import UnitFacts, write_unit
 from training.tokenizer import Tokenizer
 from training.workspace import Workspace, today
 
-__all__ = ["Outlook", "Sharded", "existing_manifests", "look_ahead", "purposes", "remove_forbidden", "shard"]
+__all__ = [
+    "Outlook",
+    "Sharded",
+    "existing_manifests",
+    "look_ahead",
+    "purposes",
+    "require_lawful",
+    "require_places",
+    "shard",
+]
 
 
 @dataclass(frozen=True)
@@ -142,6 +151,32 @@ def _standing(
     return Standing(tables, lying, near, taken, kept)
 
 
+def require_lawful(workspace: Workspace, sets: Sequence[CuratedRows], purpose: Purpose) -> None:
+    """Check that every data set can be trained on in some region, before anything is made for it.
+
+    Raises:
+        PolicyRefused: a data set may be held in no region for this purpose, gives every region's reasons; or the terms
+            in force are not those of its contract.
+    """
+    terms = terms_in_force(workspace.terms(), sets)
+    lines = []
+    for one in sets:
+        splits = {u.split for u in one.units}
+        asked = [
+            (region, may_hold(terms[one.contract.id], purposes(purpose)[split], region, today()))
+            for split in sorted({"train"} & splits or splits)
+            for region in workspace.sites.regions
+        ]
+        if asked and not any(decision.allowed for _, decision in asked):
+            lines += _nowhere(one.contract.id, purpose, [f"{r.name}: {s}" for r, d in asked for s in d.reasons])
+    if lines:
+        raise PolicyRefused("\n".join(lines))
+
+
+def _nowhere(dataset: str, purpose: Purpose, reasons: Sequence[str]) -> list[str]:
+    return [f"{dataset}: no region may hold it for {purpose}:", *(f"  {r}" for r in dict.fromkeys(reasons))]
+
+
 def require_places(placement: Placement, purpose: Purpose) -> None:
     """Check that every data set can be trained on somewhere, and that there is room for all of it.
 
@@ -155,9 +190,8 @@ def require_places(placement: Placement, purpose: Purpose) -> None:
     for dataset in sorted({a.unit.dataset for a in placement.homeless}):
         mine = [a for a in placement.assignments if a.unit.dataset == dataset]
         wanted = [a for a in mine if a.unit.split == "train"] or mine
-        reasons = dict.fromkeys(r for a in wanted if a.how == "may go nowhere" for r in a.reasons)
-        if reasons:
-            lines += [f"{dataset}: no region may hold it for {purpose}:", *(f"  {r}" for r in reasons)]
+        reasons = [r for a in wanted if a.how == "may go nowhere" for r in a.reasons]
+        lines += _nowhere(dataset, purpose, reasons) if reasons else []
     if lines:
         raise PolicyRefused("\n".join(lines))
     full = [a for a in placement.homeless if a.how == "has no room"]

@@ -47,17 +47,26 @@ def load(workspace: Workspace, sha: str) -> tuple[Tokenizer, bytes]:
     return load_tokenizer(data), data
 
 
-def bring(workspace: Workspace, path: Path) -> TokenizerRecord:
-    """Take in a tokenizer.json that was made elsewhere.
+def read_file(path: Path) -> tuple[Tokenizer, bytes]:
+    """Return the tokenizer of a tokenizer.json, and its bytes.
 
     Raises:
         CausewayError: the file cannot be read or is not a tokenizer.
     """
     try:
         data = path.read_bytes()
-        tokenizer = load_tokenizer(data)
+        return load_tokenizer(data), data
     except OSError as error:
         raise CausewayError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def bring(workspace: Workspace, path: Path) -> TokenizerRecord:
+    """Take in a tokenizer.json that was made elsewhere.
+
+    Raises:
+        CausewayError: the file cannot be read or is not a tokenizer.
+    """
+    tokenizer, data = read_file(path)
     document = {"format": FORMAT, "tokenizer": tokenizer.sha, "brought": path.name, "datasets": [], "left_out": {}}
     return _keep(workspace, tokenizer, data, document)
 
