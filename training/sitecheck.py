@@ -57,10 +57,10 @@ class StoreCheck:
 
     @property
     def may_hold(self) -> str:
-        """What may lie there."""
+        """What may lie there; shards and contributions may in any store: their keys name their content."""
         if self.decides is None:
             return "not known"
-        return "chain, tables, shards, contributions" if self.decides else "shards, contributions; no chain, no table"
+        return "anything" if self.decides else "no chain, no tables"
 
 
 @dataclass

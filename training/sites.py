@@ -110,14 +110,7 @@ class Sites:
 
     def store(self, site: Site) -> Store:
         """Open a site's store: that of its region's shards, and of what the site contributes."""
-        return self._open(site.store_url)
-
-    def tables_store(self, site: Site) -> Store:
-        """Open the store for tables at a site, or at home; mostly the same one."""
-        return self._open(site.tables_url or site.store_url)
-
-    def _open(self, url: str) -> Store:
-        return Store.open(url if "://" in url else self.root / url)
+        return Store.open(site.store_url if "://" in site.store_url else self.root / site.store_url)
 
     @cached_property
     def regions(self) -> tuple[Region, ...]:

@@ -77,7 +77,7 @@ def check(*site: str, quick: bool = False, home: Home = DEFAULT_HOME, json: Json
         stores = [vars(one) | {"ok": one.ok, "may_hold": one.may_hold} for one in found]
         print_json({"ok": good, "stores": stores, "machine": machine})
         return 0 if good else 1
-    columns = ["store of", "answer", "creates", "may hold", "clock (s)", "round trip (ms)", "4 KiB (ms)"]
+    columns = ["store of", "answers", "decides creates", "may hold", "clock (s)", "round trip (ms)", "4 KiB (ms)"]
     columns += ["put (MB/s)", "get (MB/s)", "free"]
     print_table("stores", columns, [_row(one) for one in found])
     for one in found:
@@ -171,7 +171,7 @@ def _row(one: StoreCheck) -> list[str]:
     def number(value: float | None, digits: int = 1) -> str:
         return "-" if value is None else f"{value:,.{digits}f}"
 
-    creates = {None: "-", True: f"decided ({one.keys})", False: f"NOT decided ({one.split_keys} of {one.keys})"}
+    creates = {None: "-", True: "yes", False: f"NO ({one.split_keys} of {one.keys} not)"}
     free = "not known" if one.free_bytes is None else f"{one.free_bytes / 1e9:,.0f} GB"
     skew = "-" if one.skew_s is None else f"{one.skew_s:+.0f}" if one.skew_s else "agrees"
     row = [", ".join(one.places), "NO" if one.error else "yes", creates[one.decides], one.may_hold, skew]

@@ -57,7 +57,7 @@ def test_what_is_found_is_measured_and_nothing_is_left(rgw: Access, north: Acces
         "local": (True, True),
     }
     assert found["home"].must_decide == "the chain"
-    assert found["north"].may_hold == "shards, contributions; no chain, no table"
+    assert found["north"].may_hold == "no chain, no tables"
     assert any("decides_creates = false" in note for note in found["north"].notes)
     for one in found.values():
         assert one.skew_s == 0

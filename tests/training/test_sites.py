@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.errors import CausewayError
 from training.sites import Link, load_sites
-from training.workspace import SHIPPED_SITES
+from training.workspace import SHIPPED_SITES, Workspace
 
 HEAD = 'format = 1\n[home]\nstore = "home"\njurisdictions = ["SE"]\n'
 SITE = '[[site]]\nname = "{}"\nregion = "r-{}"\njurisdictions = ["SG"]\nstore = "sites/{}"\n'
@@ -87,8 +87,9 @@ def test_tables_lie_apart_from_a_store_that_does_not_decide(tmp_path: Path) -> N
     )
     sites = load_sites(path, tmp_path)
     assert [(s.name, s.holds_tables) for s in sites.places] == [("home", True), ("a", False), ("b", True), ("c", True)]
-    assert sites.tables_store(sites.site("b")) == sites.store(sites.site("b"))
-    assert sites.tables_store(sites.site("c")).root == tmp_path / "tables" / "c"
+    workspace = Workspace.open(tmp_path)
+    assert workspace.tables_store("b") == workspace.store("b")
+    assert workspace.tables_store("c").root == tmp_path / "tables" / "c"
     assert sites.store(sites.site("c")).root == tmp_path / "sites" / "c"
 
 
