@@ -29,6 +29,7 @@ import numpy as np
 from data_contracts.canonical import sha256
 from training import model as models
 from training.rounds import codec, merge
+from training.rounds.feedback import Feedback
 generator = np.random.default_rng(9)
 def draw(scale):
     sizes = {"a": (1003,), "b": (37, 29), "c": (1,), "d": (4096,)}
@@ -36,8 +37,17 @@ def draw(scale):
 updates = [draw(scale) for scale in (1e-2, 3.0, 1e-39)]
 state = merge.initial_state(draw(1.0), "nesterov")
 shapes = {n: t.shape for n, t in updates[0].items()}
-updates = [codec.decode("fp32", codec.encode("fp32", u), shapes, "it") for u in updates]
-norms = [merge.halving_norm(u).hex() for u in updates]
+sent = {c: [codec.encode(c, u) for u in updates] for c in json.loads(sys.argv[1])}
+by_codec = {c: [codec.decode(c, payload, shapes, "it") for payload in made] for c, made in sent.items()}
+norms = [merge.halving_norm(u).hex() for made in by_codec.values() for u in made]
+norms += [merge.pack_state(u)[1] for made in by_codec.values() for u in made]
+clips = merge.median_clips([merge.halving_norm(u) for u in by_codec["int8-256"]])
+norms.append(merge.pack_state(merge.weighted_mean(by_codec["int8-256"], [1017, 333, 1], 0.6, clips))[1])
+feedback = Feedback(0.95, shapes)
+for update, sparse in zip(updates, by_codec["topk-4096-64-2"], strict=True):
+    feedback.settle(feedback.owed(update), sparse)
+norms.append(merge.pack_state(feedback.state())[1])
+updates = by_codec["fp32"]
 for method in ("nesterov", "sgd", "average"):
     for lr in (0.7, 0.123):
         stepped = merge.outer_step(state, merge.weighted_mean(updates, [1017, 333, 1]), method, lr, 0.6)
@@ -51,9 +61,12 @@ print(json.dumps({"bytes": norms, "found": found}))
 """
 
 
+CODECS = ("fp32", "bf16", "int8-256", "int4-128", "e3m0-128", "topk-4096-64-2")
+
+
 def compute(**environment: str) -> dict[str, list[str]]:
     clean = {k: v for k, v in os.environ.items() if k not in ("ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES")}
-    command = [sys.executable, "-W", "error", "-c", SITE]
+    command = [sys.executable, "-W", "error", "-c", SITE, json.dumps(CODECS)]
     run = subprocess.run(command, env={**clean, **environment}, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     answer: dict[str, list[str]] = json.loads(run.stdout)
@@ -68,7 +81,7 @@ def test_this_numpy_has_kernels_to_turn_off() -> None:
 def test_all_cpu_kernels_compute_the_same_bytes() -> None:
     plain = compute()
     assert plain["found"] == FOUND
-    assert compute(ATEN_CPU_CAPABILITY="default")["bytes"] == plain["bytes"]
+    assert compute(ATEN_CPU_CAPABILITY="default", OMP_NUM_THREADS="3")["bytes"] == plain["bytes"]
     # numpy turns off what it dispatches at run time, one level after the other from the top.
     for kept in range(len(FOUND)):
         lesser = compute(NPY_DISABLE_CPU_FEATURES=" ".join(FOUND[kept:]), ATEN_CPU_CAPABILITY="default")
@@ -128,6 +141,74 @@ def test_a_site_of_equal_updates_changes_nothing_and_weights_are_tokens() -> Non
 def test_a_round_without_tokens_is_refused() -> None:
     with pytest.raises(RoundError, match="without tokens"):
         merge.weighted_mean([{"x": np.zeros(1, np.float32)}], [0])
+
+
+@given(st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any), st.floats(0.01, 1))
+def test_a_share_is_of_the_tokens_up_to_the_cap_and_together_they_are_whole(tokens: list[int], cap: float) -> None:
+    found = merge.shares(tokens, cap)
+    limit = max(cap, 1 / sum(1 for count in tokens if count))
+    assert math.fsum(found) == pytest.approx(1, abs=1e-15)
+    assert all(0 <= share <= limit for share in found)
+    assert all(share == 0 for share, count in zip(found, tokens, strict=True) if count == 0)
+    under = [(share, count) for share, count in zip(found, tokens, strict=True) if count and share < limit]
+    for share, count in under:  # of those below the cap, each has the same per token
+        assert share / count == pytest.approx(under[0][0] / under[0][1], rel=1e-12)
+    if under:
+        assert under[0][0] / under[0][1] >= 1 / sum(tokens) * (1 - 1e-12)
+    assert merge.shares(tokens) == [count / sum(tokens) for count in tokens]
+    backwards = merge.shares(tokens[::-1], cap)
+    assert backwards[::-1] == found
+
+
+def test_a_cap_takes_from_the_large_and_gives_to_the_small() -> None:
+    assert merge.shares([8, 1, 1], 0.5) == [0.5, 0.25, 0.25]
+    assert merge.shares([6, 3, 1], 0.5) == [0.5, 0.375, 0.125]
+    assert merge.shares([9, 1], 0.25) == [0.5, 0.5]
+    assert merge.shares([7], 0.25) == [1.0]
+
+
+@given(st.lists(st.floats(0, 1e30), min_size=1, max_size=7))
+def test_no_clipped_norm_is_above_the_median(norms: list[float]) -> None:
+    clips = merge.median_clips(norms)
+    middle = sorted([*norms, *norms])[len(norms) - 1 : len(norms) + 1]
+    median = sum(middle) / 2
+    for norm, clip in zip(norms, clips, strict=True):
+        assert 0 <= clip <= 1
+        assert clip == 1 if norm <= median else clip * norm == pytest.approx(median)
+
+
+def test_a_site_that_ran_away_moves_the_model_no_farther_than_a_typical_one() -> None:
+    updates = [{"x": np.array([value, 0], np.float32)} for value in (1.0, -2.0, 1000.0)]
+    clips = merge.median_clips([merge.halving_norm(u) for u in updates])
+    assert clips == [1.0, 1.0, 0.002]
+    assert merge.weighted_mean(updates, [1, 1, 2], 1.0, clips)["x"].tolist() == pytest.approx([0.75, 0.0])
+    assert merge.weighted_mean(updates, [1, 1, 2], 1.0, [1.0] * 3)["x"].tolist() == [499.75, 0.0]
+
+
+@settings(deadline=None, max_examples=40)
+@given(rounds(), st.floats(0.1, 1))
+def test_a_clipped_and_capped_mean_is_a_plain_fp32_loop(made: tuple[list[Tensors], list[int]], cap: float) -> None:
+    updates, tokens = made
+    clips = merge.median_clips([merge.halving_norm(u) for u in updates])
+    merged = merge.weighted_mean(updates, tokens, cap, clips)
+    weights = [np.float32(share) for share in merge.shares(tokens, cap)]
+    for name in ("x", "y"):
+        for i in range(len(updates[0][name])):
+            parts = [
+                np.float32(np.float32(u[name][i] * np.float32(c)) * w)
+                for u, c, w in zip(updates, clips, weights, strict=True)
+            ]
+            total = parts[0]
+            for part in parts[1:]:
+                total = np.float32(total + part)
+            assert merged[name][i].tobytes() == total.tobytes()
+
+
+def test_mixing_keeps_a_part_of_the_local_steps() -> None:
+    local, outer = {"x": np.array([1.0, 2.0], np.float32)}, {"x": np.array([3.0, 2.0], np.float32)}
+    assert merge.mix(local, outer, 0.5)["x"].tolist() == [2.0, 2.0]
+    assert merge.mix(local, outer, 0.0)["x"].tolist() == [3.0, 2.0]
+    assert merge.mix(local, outer, 1.0)["x"].tolist() == [1.0, 2.0]
 
 
 @settings(deadline=None)

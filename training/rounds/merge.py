@@ -8,7 +8,9 @@ BLAS and pairwise sums differ by CPU, these ufuncs do not (IEEE 754 basic operat
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -45,21 +47,57 @@ def _tree(values: Array) -> float:
     return float(padded[0])
 
 
-def weighted_mean(updates: Sequence[Tensors], tokens: Sequence[int]) -> Tensors:
-    """Return the sum of updates times tokens/total, each weight rounded to fp32 once.
+def shares(tokens: Sequence[int], cap: float = 1.0) -> list[float]:
+    """Return the weight of each update: its part of the tokens, but at most `cap` of the whole.
 
-    `updates` are fp32 tensors in the order of their sites' names.
+    What a capped site gives up goes to the others in proportion to their tokens. Where even equal weights are above
+    the cap, they are what everyone gets. Computed in whole fractions and rounded to float64 once.
+
+    Raises:
+        RoundError: no site has a token.
     """
-    total = sum(tokens)
-    if total <= 0:
+    if sum(tokens) <= 0:
         raise RoundError("a round without tokens has no mean update")
-    weights = [np.float32(count / total) for count in tokens]
+    limit = max(Fraction(cap), Fraction(1, sum(1 for count in tokens if count)))
+    capped: set[int] = set()
+    while True:
+        rest = sum(count for i, count in enumerate(tokens) if i not in capped)
+        left = 1 - limit * len(capped)
+        parts = [limit if i in capped else left * count / rest for i, count in enumerate(tokens)]
+        over = {i for i, part in enumerate(parts) if part > limit}
+        if not over:
+            return [float(part) for part in parts]
+        capped |= over
+
+
+def median_clips(norms: Sequence[float]) -> list[float]:
+    """Return what each update is multiplied with so that its norm is at most the median of the norms, by norm.
+
+    As SparseLoCo (arXiv 2508.15706): one site that ran away moves the model no farther than a typical one. The
+    median of an even number is the mean of the middle two; 1.0 leaves an update as it is.
+    """
+    median = statistics.median(norms)
+    return [median / norm if norm > median else 1.0 for norm in norms]
+
+
+def weighted_mean(
+    updates: Sequence[Tensors], tokens: Sequence[int], cap: float = 1.0, clips: Sequence[float] | None = None
+) -> Tensors:
+    """Return the sum of updates times their shares of the tokens, each weight rounded to fp32 once.
+
+    `updates` are fp32 tensors in the order of their sites' names; each is first multiplied with its clip, if that is
+    not 1.
+    """
+    weights = [np.float32(share) for share in shares(tokens, cap)]
+    factors = [np.float32(clip) for clip in clips] if clips is not None else [np.float32(1)] * len(updates)
     merged: Tensors = {}
     for name in sorted(updates[0]):
-        acc = np.multiply(updates[0][name], weights[0])
-        for update, weight in zip(updates[1:], weights[1:], strict=True):
-            acc = np.add(acc, np.multiply(update[name], weight))
-        merged[name] = acc
+        acc: Array | None = None
+        for update, factor, weight in zip(updates, factors, weights, strict=True):
+            value = update[name] if factor == 1 else np.multiply(update[name], factor)
+            part = np.multiply(value, weight)
+            acc = part if acc is None else np.add(acc, part, out=acc)
+        merged[name] = np.asarray(acc)
     return merged
 
 
@@ -104,6 +142,15 @@ def parameters(state: Tensors) -> Tensors:
 def subtract(base: Tensors, local: Tensors) -> Tensors:
     """Return the pseudo-gradient: base minus local, fp32."""
     return {name: np.subtract(base[name], local[name]) for name in sorted(base)}
+
+
+def mix(local: Tensors, outer: Tensors, alpha: float) -> Tensors:
+    """Return the parameters a site goes on with when a round's result arrives while it trains: alpha x local + rest.
+
+    Streaming DiLoCo (arXiv 2501.18512) mixes half and half. alpha 0: the outer parameters, the local steps are lost.
+    """
+    kept, taken = np.float32(alpha), np.float32(1 - alpha)
+    return {name: np.add(np.multiply(local[name], kept), np.multiply(outer[name], taken)) for name in sorted(outer)}
 
 
 def pack_state(state: Tensors) -> tuple[bytes, str]:
