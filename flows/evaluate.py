@@ -21,11 +21,11 @@ from flows.credentials import load_where_deployed
 from flows.progress import report
 from flows.remote import REFUSED, run_to_end, tags
 from flows.retries import FINAL, is_transient
+from flows.site_process import cache_arguments
 from training.admission import EXIT_REFUSED
 from training.evaluate_site import summary_folder
 from training.rounds.plan import Plan, read_plan
-from training.rounds.run import newest_state
-from training.shards.manifest import read_version
+from training.rounds.run import newest_state, read_run_data
 from training.steps import model_node
 from training.workspace import Workspace
 
@@ -37,6 +37,7 @@ async def evaluate_at(home: str, run: str, site: str, max_bytes: int) -> list[di
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "training.evaluate_site", "--home-store", workspace.home.url, "--run", run),
         *("--site", site, "--store", workspace.store(site).url, "--max-bytes", str(max_bytes)),
+        *cache_arguments(workspace, workspace.sites.site(site).region),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -105,10 +106,12 @@ async def evaluate(home: str, run: str, max_bytes: int = 200_000, deployed: bool
 
 async def _evaluate(workspace: Workspace, run: str, max_bytes: int, deployed: bool) -> list[dict[str, Any]]:
     plan = read_plan(workspace.home, run)
-    versions = [read_version(workspace.home, d.dataset, d.version) for d in plan.datasets]
-    regions = {s.region for v in versions for s in v.shards if s.split == "held-out" and s.records}
+    data = read_run_data(workspace.home, plan, newest_state(workspace.home, plan))
     # One site of a region evaluates what the region holds.
-    sites = sorted({s.region: s.name for s in reversed(workspace.sites.sites) if s.region in regions}.values())
+    region_sites = {s.region: s.name for s in sorted(plan.sites, key=lambda s: s.name, reverse=True)}
+    held = [(d, region) for d in data.in_force.datasets for region in region_sites]
+    regions = {r for d, r in held if any(s.records for s in data.shards(d, r, "held-out"))}
+    sites = sorted(region_sites[region] for region in regions)
     done: list[list[dict[str, Any]]] = []
     at_site = evaluate_by_deployment if deployed else evaluate_at
 

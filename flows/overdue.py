@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from data_contracts.schedule import Freshness, freshness
 from training.rounds.plan import Plan, read_plan
+from training.rounds.run import every_version
 from training.shards.manifest import read_version
 from training.workspace import Workspace
 
@@ -59,9 +60,9 @@ def waiting_bytes(workspace: Workspace, more: Collection[str] = ()) -> dict[str,
     """
     used: dict[str, set[str]] = {name: set() for name in more}
     for plan in plans(workspace):
-        for one in plan.datasets:
-            version = read_version(workspace.home, one.dataset, one.version)
-            used.setdefault(one.dataset, set()).update(str(p["ingest_id"]) for p in version.partitions)
+        for sha, dataset in every_version(workspace.home, plan).items():
+            version = read_version(workspace.home, dataset, sha)
+            used.setdefault(dataset, set()).update(str(p["ingest_id"]) for p in version.partitions)
     waiting = {}
     for name in sorted(used.keys() & set(workspace.datasets())):
         current = workspace.tables(workspace.contract(name)).current().values()

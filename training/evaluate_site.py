@@ -1,6 +1,6 @@
 """Evaluate a model at one site on the held-out shards that lie there; only figures leave.
 
-    python -m training.evaluate_site --home-store DIR --site east --store DIR --run RUN [--max-bytes N]
+    python -m training.evaluate_site --home-store URL --site east --store URL --run RUN [--cache DIR] [--max-bytes N]
 
 Per-document results stay in the site's store (`evaluations/<run>/<round>-<max bytes>/<model>/<slug>.parquet`), the
 summary goes to `runs/<run>/evaluations/<round>-<max bytes>/<slug>.<site>.json` in the home store.
@@ -11,7 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +38,9 @@ from training.evaluation import (
 from training.model import ModelSpec
 from training.rounds.codec import Tensors
 from training.rounds.plan import Plan, read_plan
-from training.rounds.run import final_parameters
-from training.shards.manifest import DatasetVersion, ShardRef, read_version
+from training.rounds.run import final_parameters, read_run_data
+from training.shards.cache import ShardCache
+from training.shards.manifest import ShardRef
 from training.shards.writer import open_shard
 
 FORMAT = 1
@@ -60,7 +63,7 @@ def summaries_of(home: Store, run: str, round_number: int) -> list[dict[str, Any
     return [home.get_json(key) for key, _ in home.list(summary_folder(run, round_number, max(sizes)))]
 
 
-def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int) -> list[dict[str, Any]]:
+def evaluate_site(home: Store, shards: ShardCache, site: str, run: str, max_bytes: int) -> list[dict[str, Any]]:
     """Evaluate every data set with held-out shards at this site; return the summaries, those on record included.
 
     At most `max_bytes` of text a data set is scored: documents in the order of their record ids, whole ones only,
@@ -68,24 +71,26 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
     """
     plan = read_plan(home, run)
     before, after, state = final_parameters(home, plan)
+    store = shards.store
     summaries = []
-    for named in plan.datasets:
-        version = read_version(home, named.dataset, named.version)
-        held = [s for s in version.of(plan.site(site).region, "held-out") if s.records]
+    data = read_run_data(home, plan, state)
+    for dataset in data.in_force.datasets:
+        held = [s for s in data.shards(dataset, plan.site(site).region, "held-out") if s.records]
         if not held:
             continue
-        slug = version.dataset.replace("/", "--")
+        slug = dataset.replace("/", "--")
         key = f"{summary_folder(run, state.round, max_bytes)}/{slug}.{site}.json"
         if home.exists(key) and (known := home.get_json(key))["state"] == state.state_sha:
             summaries.append(known)
             continue
         evaluation = Purpose("evaluation", Purpose.parse(plan.purpose).use)
-        require_use(plan, read_terms(home, plan.owner), site, [version.dataset], evaluation)
-        documents, total = _documents(store, held, max_bytes)
+        require_use(plan, read_terms(home, plan.owner), site, [dataset], evaluation)
+        documents, total = _documents(shards, held, max_bytes)
+        counts = _counts(shards, data.shards(dataset, plan.site(site).region, "train"), plan)
         scores = {
             "before": _score(plan, before, documents),
             "after": _score(plan, after, documents),
-            "unigram": score_unigram(fit_unigram(_counts(store, version, site, plan)), documents),
+            "unigram": score_unigram(fit_unigram(counts), documents),
         }
         for name, found in scores.items():
             store.put(f"evaluations/{run}/{state.round:06d}-{max_bytes}/{name}/{slug}.parquet", to_parquet(found))
@@ -94,7 +99,7 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
             "run": run,
             "round": state.round,
             "state": state.state_sha,
-            "dataset": version.dataset,
+            "dataset": dataset,
             "site": site,
             "max_bytes": max_bytes,
             "documents_held_out": total,
@@ -106,11 +111,10 @@ def evaluate_site(home: Store, store: Store, site: str, run: str, max_bytes: int
     return summaries
 
 
-def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list[Document], int]:
+def _documents(shards: ShardCache, held: list[ShardRef], max_bytes: int) -> tuple[list[Document], int]:
     found: list[Document] = []
     for ref in held:
-        store.get(ref.arrow_key, ref.arrow_sha256)
-        shard = open_shard(store.path(ref.arrow_key))
+        shard = open_shard(shards.path(ref))
         for row, record_id in enumerate(shard.record_ids):
             # The last token of a record is the end of text: it is not text and is left out of the figure.
             tokens = np.array(shard.tokens[shard.offsets[row] : shard.offsets[row + 1] - 1])
@@ -126,12 +130,11 @@ def _documents(store: Store, held: list[ShardRef], max_bytes: int) -> tuple[list
     return chosen, len(found)
 
 
-def _counts(store: Store, version: DatasetVersion, site: str, plan: Plan) -> np.ndarray[Any, Any]:
+def _counts(shards: ShardCache, held: Sequence[ShardRef], plan: Plan) -> np.ndarray[Any, Any]:
     """Count the training tokens of the data set at this site (elsewhere they may not be read)."""
     counts = np.zeros(ModelSpec.model_validate(plan.model).vocab_size, dtype=np.int64)
-    for ref in version.of(plan.site(site).region, "train"):
-        store.get(ref.arrow_key, ref.arrow_sha256)
-        counts += np.bincount(open_shard(store.path(ref.arrow_key)).tokens, minlength=len(counts))
+    for ref in held:
+        counts += np.bincount(open_shard(shards.path(ref)).tokens, minlength=len(counts))
     return counts
 
 
@@ -149,13 +152,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m training.evaluate_site", description=main.__doc__)
     for name in ("--home-store", "--site", "--store", "--run"):
         parser.add_argument(name, required=True)
+    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for shards of a store that is no directory")
+    parser.add_argument("--cache-gb", type=float, metavar="N", help="bound of that folder, in 10^9 bytes")
     parser.add_argument("--max-bytes", type=int, default=400_000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     try:
         home, store = Store.open(options.home_store), Store.open(options.store)
-        summaries = evaluate_site(home, store, options.site, options.run, options.max_bytes)
+        shards = ShardCache(store, options.cache, None if options.cache_gb is None else round(options.cache_gb * 1e9))
+        summaries = evaluate_site(home, shards, options.site, options.run, options.max_bytes)
     except PolicyRefused as error:
         print(f"site {options.site}: {error}", file=sys.stderr)
         return EXIT_REFUSED

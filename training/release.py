@@ -13,6 +13,7 @@ from training.export import CardDataset, CardEvaluation, ModelCard, export_model
 from training.model import ModelSpec
 from training.rounds.plan import read_plan
 from training.rounds.run import final_parameters
+from training.rounds.segments import named_versions
 from training.shards.manifest import read_version
 from training.shards.tokenizers import load
 from training.steps import model_node
@@ -40,8 +41,8 @@ def export_run(workspace: Workspace, run: str, directory: Path | None = None) ->
         return target, False
     _, tokenizer_json = load(workspace, plan.tokenizer)
     datasets, evaluations = [], []
-    for named in plan.datasets:
-        version = read_version(workspace.home, named.dataset, named.version)
+    for sha, dataset in named_versions(plan, state.openings).items():
+        version = read_version(workspace.home, dataset, sha)
         terms: dict[str, Any] = version.terms
         licence = terms["licence"].get("expression") or "per record: " + ", ".join(terms["licence"]["allowed"])
         regions = {s.region for s in plan.sites}

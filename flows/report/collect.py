@@ -40,6 +40,7 @@ from training.model import ModelSpec, count_parameters
 from training.rounds.contribution import Contribution
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import replay, start_state
+from training.rounds.segments import named_versions
 from training.shards.manifest import DatasetVersion, read_version
 from training.shards.placement import may_hold
 from training.shards.rows import curation_key
@@ -61,7 +62,8 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
     for after, _, inputs in replay(workspace.home, plan, state):
         state = after
         committed.append((after.round, inputs))
-    versions = [read_version(workspace.home, d.dataset, d.version) for d in plan.datasets]
+    named = named_versions(plan, state.openings)
+    versions = [read_version(workspace.home, dataset, sha) for sha, dataset in named.items()]
     spans, began, ended = _spans(workspace, plan)
     steps, walk = _lineage(workspace, plan, state.round)
     return RunFacts(
@@ -71,8 +73,8 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
         finished_at=_iso(ended),
         parameters=count_parameters(ModelSpec.model_validate(plan.model)),
         rounds=state.round,
-        shards=sum(len(v.shards) for v in versions),
-        data_sets=tuple(_dataset(workspace, workspace.contract(v.dataset)) for v in versions),
+        shards=len({ref.arrow_sha256 for v in versions for ref in v.shards}),
+        data_sets=tuple(_dataset(workspace, workspace.contract(name)) for name in dict.fromkeys(named.values())),
         sites=tuple(_sites(workspace, plan, committed)),
         placements=tuple(_placements(workspace, plan, versions)),
         losses=tuple(Loss(c.header.site, n, c.header.loss) for n, inputs in committed for c in inputs),
@@ -170,13 +172,14 @@ def _sites(workspace: Workspace, plan: Plan, committed: list[tuple[int, list[Con
 
 def _placements(workspace: Workspace, plan: Plan, versions: list[DatasetVersion]) -> Iterable[Placement]:
     terms, purpose = workspace.terms(), Purpose.parse(plan.purpose)
-    for version in versions:
+    for dataset in dict.fromkeys(v.dataset for v in versions):
+        shards = {(s.region, s.arrow_sha256): s for v in versions if v.dataset == dataset for s in v.shards}
         for listed in plan.sites:
             site = workspace.sites.site(listed.name)
-            decision = may_hold(terms.of(version.dataset), purpose, site, today())
-            mine = [s for s in version.shards if s.region == site.region]
+            decision = may_hold(terms.of(dataset), purpose, site, today())
+            mine = [s for s in shards.values() if s.region == site.region]
             tokens = sum(s.tokens for s in mine)
-            yield Placement(version.dataset, site.name, decision.allowed, decision.reasons, tokens, len(mine))
+            yield Placement(dataset, site.name, decision.allowed, decision.reasons, tokens, len(mine))
 
 
 def _spans(workspace: Workspace, plan: Plan) -> tuple[list[Span], float, float]:
@@ -184,7 +187,7 @@ def _spans(workspace: Workspace, plan: Plan) -> tuple[list[Span], float, float]:
     raw: list[tuple[str, int, str, float, float]] = []
     for listed in plan.sites:
         store = workspace.store(listed.name)
-        for key, _ in store.list(f"runs/{plan.run}/telemetry"):
+        for key in [k for k, _ in store.list(f"runs/{plan.run}/telemetry") if k.endswith(f"/{listed.name}.json")]:
             facts = store.get_json(key)
             raw += [(listed.name, facts["round"], kind, start, end) for kind, start, end in facts["spans"]]
     if not raw:
@@ -242,7 +245,7 @@ def _committer(workspace: Workspace, key: str) -> str:
 
 def _lineage(workspace: Workspace, plan: Plan, number: int) -> tuple[tuple[LineageStep, ...], tuple[LineageNode, ...]]:
     index = workspace.root / "lineage.sqlite"
-    rebuild_index([workspace.store(p.name) for p in workspace.sites.places], index)
+    rebuild_index([store for _, store in workspace.table_stores()], index)
     counts: dict[str, list[int]] = {}
     for job, state, runs, outputs in step_counts(index):
         entry = counts.setdefault(job, [0, 0, 0])

@@ -16,8 +16,8 @@ from training.rounds.commit import ChainState, genesis
 from training.rounds.contribution import Contribution, read_input
 from training.rounds.plan import Plan
 from training.rounds.segments import InForce, in_force, named_versions, region_orders
-from training.shards.manifest import DatasetVersion, read_version
-from training.shards.region import RegionOrder
+from training.shards.manifest import DatasetVersion, ShardRef, Split, read_version
+from training.shards.region import RegionOrder, settled
 
 
 def snapshot_key(run: str, number: int, sha: str) -> str:
@@ -81,6 +81,13 @@ class RunData:
     versions: tuple[DatasetVersion, ...]
     orders: dict[str, RegionOrder]
     in_force: InForce
+
+    def shards(self, dataset: str, region: str, split: Split) -> tuple[ShardRef, ...]:
+        """Return the shards of a data set's versions in force in one region, each once, by key."""
+        live = [v for v in self.versions if v.sha in self.in_force.versions and v.dataset == dataset]
+        regions = settled(live)
+        found = {s.arrow_sha256: s for v in live for s in v.of(region, split) if regions[s.arrow_sha256] == region}
+        return tuple(sorted(found.values(), key=lambda s: s.key))
 
 
 def read_run_data(home: Store, plan: Plan, state: ChainState | None = None) -> RunData:
