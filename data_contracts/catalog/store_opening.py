@@ -136,7 +136,7 @@ def open_remote(url: str) -> Remote:
     given = {k.removeprefix(prefix): v for k, v in os.environ.items() if family and k.startswith(f"{prefix}{family}_")}
     usual = _USUAL.get(family, ())
     variables = tuple(sorted(prefix + variable for variable in {*filter(_IDENTITY.search, given), *usual}))
-    _check_given(base, family, prefix, given, endpoint)
+    _check_given(base, family, name, given, endpoint)
     config: dict[str, Any] = {k.lower(): v for k, v in given.items()} if name else {}
     options: dict[str, Any] = {"connect_timeout": "5s", "timeout": "1h", "user_agent": "causeway"}
     provider = None
@@ -186,7 +186,8 @@ def open_remote(url: str) -> Remote:
     return Remote(base, where, name, variables, family == "AWS", once, delta, build)
 
 
-def _check_given(base: str, family: str, prefix: str, given: dict[str, str], endpoint: str) -> None:
+def _check_given(base: str, family: str, name: str, given: dict[str, str], endpoint: str) -> None:
+    prefix = environment_prefix(name) if name else ""
     usual = _USUAL.get(family, ())
     if not usual:
         return
@@ -197,7 +198,8 @@ def _check_given(base: str, family: str, prefix: str, given: dict[str, str], end
         absent = [prefix + variable for variable in usual if variable not in given]
         raise StoreError(
             f"{base}: no credentials: {' and '.join(absent)} {'is' if len(absent) == 1 else 'are'} not set;"
-            " set them in the environment of this process, or for deployed runs with: causeway secrets set PLACE NAME"
+            f" set them in the environment of this process, or for deployed runs with: causeway secrets set"
+            f" {name or 'PLACE'} {usual[0]}"
         )
     if endpoint and family == "AWS" and os.environ.get("AWS_ENDPOINT_URL_S3", endpoint) != endpoint:
         raise StoreError(f"{base}: AWS_ENDPOINT_URL_S3 of the environment overrides the endpoint of the URL; unset it")

@@ -102,6 +102,17 @@ def test_a_store_may_be_a_url_and_no_fault_quotes_what_may_be_a_secret(tmp_path:
     assert "hunter2" not in str(caught.value)
 
 
+def test_the_file_of_the_page_is_one(tmp_path: Path) -> None:
+    page = (SHIPPED_SITES.parents[1] / "docs" / "sites.md").read_text()
+    (tmp_path / "sites.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    sites = load_sites(tmp_path / "sites.toml", tmp_path)
+    assert [(r.name, r.tokens_per_s, r.capacity_bytes) for r in sites.regions] == [
+        ("eu-north", 1.0, 500_000_000_000),
+        ("us-west", 4.0, None),
+    ]
+    assert [s.name for s in sites.places if s.holds_tables] == ["home", "west-a"]
+
+
 def test_an_unknown_site_is_answered_with_those_there_are(tmp_path: Path) -> None:
     path = tmp_path / "sites.toml"
     path.write_text(text("west", "east"))
