@@ -128,20 +128,27 @@ def build(spec: ModelSpec, seed: int) -> torch.nn.Module:
 
 
 def parameters_of(model: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
-    """Return a copy of the parameters, names sorted, tied weights once, whatever device holds them."""
-    named = sorted(model.named_parameters())
-    return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in named}
+    """Return a copy of the trained parameters, names sorted, tied weights once, whatever devices hold them.
+
+    Trained are those that need a gradient: of a model with an adapter, the adapter's.
+    """
+    from training.sharded import whole
+
+    named = sorted((name, tensor) for name, tensor in model.named_parameters() if tensor.requires_grad)
+    return {name: whole(tensor.detach()).float().cpu().numpy().copy() for name, tensor in named}
 
 
 def load_parameters(model: torch.nn.Module, parameters: Parameters) -> None:
-    """Copy parameters into a model in place, on the device it is on; it keeps no reference to the arrays.
+    """Copy trained parameters into a model in place, on the devices it is on; it keeps no reference to the arrays.
 
     Raises:
         RoundError: a name is missing or unknown, or a shape differs; nothing was copied then.
     """
     import torch
 
-    own = dict(model.named_parameters())
+    from training.sharded import divided
+
+    own = {name: tensor for name, tensor in model.named_parameters() if tensor.requires_grad}
     if missing := sorted(own.keys() - parameters.keys()):
         raise RoundError(f"parameters: {', '.join(missing[:3])} missing ({len(missing)} in all); another model's?")
     if unknown := sorted(parameters.keys() - own.keys()):
@@ -151,4 +158,5 @@ def load_parameters(model: torch.nn.Module, parameters: Parameters) -> None:
             raise RoundError(f"parameter {name}: shape {parameters[name].shape}, the plan's is {tuple(tensor.shape)}")
     with torch.no_grad():
         for name, tensor in own.items():
-            tensor.copy_(torch.from_numpy(np.array(parameters[name], dtype=np.float32)))
+            given = torch.from_numpy(np.array(parameters[name], dtype=np.float32))
+            tensor.copy_(divided(given.to(tensor.device), tensor))

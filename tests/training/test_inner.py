@@ -174,7 +174,146 @@ def test_without_an_accelerator_the_device_is_the_cpu() -> None:
     assert pick_device() == expected
 
 
-@pytest.mark.parametrize("wrong", [{"lr": 0}, {"momentum": 0.9}, {"dtype": "float16"}, {"batch_windows": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"lr": 0}, {"momentum": 0.9}, {"dtype": "float16"}, {"batch_windows": 0}, {"warmup_tokens": 5}]
+)
 def test_a_recipe_with_a_wrong_or_unknown_entry_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         InnerRecipe(**wrong)
+
+
+def test_a_recipe_of_an_earlier_plan_is_written_as_it_was_and_a_newer_one_says_what_it_adds() -> None:
+    earlier = InnerRecipe().model_dump(mode="json")
+    assert set(earlier) == {
+        "lr", "betas", "weight_decay", "warmup_steps", "total_steps", "min_lr_fraction", "grad_clip", "batch_windows",
+        "dtype",
+    }  # fmt: skip
+    newer = RECIPE.model_copy(update={"optimizer": "muon", "accumulate": 2})
+    assert newer.model_dump(mode="json") == RECIPE.model_dump(mode="json") | {"optimizer": "muon", "accumulate": 2}
+    assert InnerRecipe.model_validate(newer.model_dump(mode="json")) == newer
+
+
+def test_the_schedule_by_tokens_is_that_of_all_sites_whatever_the_local_step() -> None:
+    recipe = InnerRecipe(lr=1e-2, warmup_tokens=1000, total_tokens=9000)
+    assert [learning_rate(recipe, 0, tokens) for tokens in (1, 500, 1000)] == pytest.approx([1e-5, 5e-3, 1e-2])
+    assert learning_rate(recipe, 0, 5000) == learning_rate(recipe, 77, 5000) == pytest.approx(1e-2 * 0.55)
+    assert learning_rate(recipe, 0, 9000) == learning_rate(recipe, 0, 90000) == pytest.approx(1e-3)
+    with pytest.raises(ValueError, match="needs the tokens"):
+        learning_rate(recipe, 3)
+    assert loop(recipe=recipe).step(*batch(0), 0, tokens=500).learning_rate == learning_rate(recipe, 0, 500)
+
+
+def gradients(trained: InnerLoop) -> torch.Tensor:
+    return torch.cat([p.grad.flatten() for _, p in sorted(trained.model.named_parameters()) if p.grad is not None])
+
+
+@pytest.mark.parametrize("pieces", [2, 3, 4])
+def test_a_step_in_pieces_has_the_gradient_of_the_whole_however_the_targets_lie(pieces: int) -> None:
+    inputs, targets = batch(0)
+    targets[0, 2:] = IGNORED
+    targets[3] = IGNORED
+    whole, accumulated = loop(), loop(recipe=RECIPE.model_copy(update={"accumulate": pieces}))
+    one, two = whole.step(inputs, targets, 0), accumulated.step(inputs, targets, 0)
+    assert (two.tokens, two.loss) == (one.tokens, pytest.approx(one.loss, rel=1e-6))
+    assert two.grad_norm == pytest.approx(one.grad_norm, rel=1e-5)
+    assert torch.allclose(gradients(accumulated), gradients(whole), rtol=1e-4, atol=1e-7)
+
+
+def test_more_pieces_than_windows_are_refused() -> None:
+    with pytest.raises(RoundError, match="raise batch_windows to 5"):
+        loop(recipe=RECIPE.model_copy(update={"accumulate": 5}))
+
+
+def test_activations_computed_again_give_the_same_bytes_and_are_kept_no_longer() -> None:
+    def kept_bytes(trained: InnerLoop) -> int:
+        kept: list[int] = []
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            kept.append(tensor.nbytes)
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            trained.model(input_ids=torch.from_numpy(batch(0)[0]), use_cache=False)
+        return sum(kept)
+
+    plain, again = loop(), loop(recipe=RECIPE.model_copy(update={"checkpoint_activations": True}))
+    assert kept_bytes(again) < 0.5 * kept_bytes(plain)
+    for number in range(3):
+        plain.step(*batch(number), number)
+        again.step(*batch(number), number)
+    assert digest(again) == digest(plain)
+
+
+def test_in_bfloat16_the_weights_and_moments_stay_float32_and_learn_as_well() -> None:
+    low = loop(recipe=RECIPE.model_copy(update={"dtype": "bfloat16"}))
+    plain = loop()
+    losses = [(low.step(*batch(0), n).loss, plain.step(*batch(0), n).loss) for n in range(20)]
+    assert {p.dtype for p in low.model.parameters()} == {torch.float32}
+    assert {a.dtype for name, a in low.state().items() if name != "steps"} == {np.dtype(np.float32)}
+    assert losses[0][0] != losses[0][1]
+    assert all(a == pytest.approx(b, rel=0.02) for a, b in losses)
+
+
+MUON = RECIPE.model_copy(update={"optimizer": "muon", "muon_lr": 0.02})
+
+
+def test_muon_steps_the_matrices_inside_layers_and_adamw_the_rest() -> None:
+    trained = loop(recipe=MUON)
+    inside = {name.rpartition(".")[0] for name in trained.state() if name.endswith(".momentum_buffer")}
+    assert inside == {n for n, a in parameters_of(trained.model).items() if a.ndim == 2 and "embed_tokens" not in n}
+    losses = [trained.step(*batch(0), step).loss for step in range(25)]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("stop", [0, 3])
+def test_muon_resumed_from_its_state_gives_the_bytes_of_one_never_stopped(stop: int) -> None:
+    first, resumed = loop(recipe=MUON), loop(seed=9, recipe=MUON)
+    resumed.step(*batch(77), 0)
+    for number in range(stop):
+        first.step(*batch(number), number)
+    resumed.load_parameters(first.parameters())
+    resumed.load_state(first.state())
+    for number in range(stop, 6):
+        first.step(*batch(number), number)
+        resumed.step(*batch(number), number)
+    assert digest(resumed) == digest(first)
+
+
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    with pytest.raises(RoundError, match="optimizer state: .* this model's is"):
+        loop(recipe=MUON).load_state(loop().state())
+
+
+def test_a_loop_reset_steps_as_a_new_one() -> None:
+    trained = loop()
+    start = trained.parameters()
+    trained.step(*batch(3), 0)
+    trained.reset()
+    trained.load_parameters(start)
+    for number in range(2):
+        trained.step(*batch(number), number)
+    assert digest(trained) == digest_after(2)
+
+
+def test_dropout_is_the_same_whenever_a_step_is_taken_again() -> None:
+    def dropping() -> InnerLoop:
+        model = build(SPEC, 0)
+        for layer in model.model.layers:  # type: ignore[union-attr]
+            layer.self_attn.attention_dropout = 0.3
+        model.config.attention_dropout = 0.3  # type: ignore[union-attr]
+        return InnerLoop(model, RECIPE, CPU)
+
+    one, again, other = dropping(), dropping(), dropping()
+    torch.manual_seed(1)
+    first = one.step(*batch(0), 7).loss
+    torch.manual_seed(2)
+    assert again.step(*batch(0), 7).loss == first
+    assert other.step(*batch(0), 8).loss != first
+
+
+@pytest.mark.long
+def test_a_compiled_model_learns_what_the_plain_one_does() -> None:
+    compiled, plain = loop(recipe=RECIPE.model_copy(update={"compile": True})), loop()
+    for number in range(3):
+        a, b = compiled.step(*batch(number), number), plain.step(*batch(number), number)
+        assert a.loss == pytest.approx(b.loss, rel=1e-4)

@@ -1,0 +1,20 @@
+"""Tensors that FSDP2 has divided among the ranks of a site, and plain ones, by the same two calls."""
+
+from __future__ import annotations
+
+import torch
+from torch.distributed.tensor import DTensor, Replicate
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the whole of a tensor; all ranks must ask together."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def divided(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """Return a whole tensor, which every rank has, divided as `like` is; no bytes travel."""
+    if not isinstance(like, DTensor):
+        return tensor
+    everywhere = [Replicate()] * like.device_mesh.ndim
+    same = DTensor.from_local(tensor, like.device_mesh, everywhere, run_check=False)
+    return same.redistribute(placements=like.placements)
