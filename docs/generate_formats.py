@@ -27,6 +27,7 @@ from training.planning import ModelConfig, RunConfig
 from training.release import export_run
 from training.rounds.amendment import write_amendment
 from training.rounds.run import replay, start_state
+from training.shards.cache import ShardCache
 from training.steps import (
     admit,
     curate_set,
@@ -136,7 +137,7 @@ def make(folder: Path) -> Made:
     ).run()
     for after, _, inputs in replay(workspace.home, plan, start_state(workspace.home, plan)):
         record_round(workspace, plan, after.round, after.state_sha, inputs)
-    evaluate_site(workspace.home, store, "north", plan.run, 100_000)
+    evaluate_site(workspace.home, ShardCache(store), "north", plan.run, 100_000)
     export_run(workspace, plan.run)
     write_amendment(workspace.home, plan, "remove-site", "north", "moved to another building", workspace.owner)
     return Made(workspace, plan.run, _examples(workspace, plan.run, folder))
@@ -179,6 +180,7 @@ def _examples(workspace: Workspace, run: str, folder: Path) -> dict[str, Any]:
         "terms chain": one(home, "terms/000001.json"),
         "tokenizer papers": one(home, r"tokenizers/\w+\.lineage\.json"),
         "tokenizer recipe": one(home, "tokenizers/recipes/.*"),
+        "tokenizer density": one(home, "tokenizers/densities/.*"),
         "shard arrow": _arrow(site.path(key(site, r"shards/.*\.arrow"))),
         "shard manifest": one(site, r"shards/.*\.json"),
         "data set version": one(home, "datasets/.*"),

@@ -16,7 +16,7 @@ from training.admission import EXIT_REFUSED
 from training.rounds.commit import ChainState
 from training.rounds.control import EXIT_PAUSED
 from training.rounds.plan import Plan
-from training.workspace import Workspace
+from training.workspace import Workspace, cache_bytes
 
 MAX_RESTARTS = 8
 
@@ -26,10 +26,18 @@ def site_command(workspace: Workspace, plan: Plan, site: str, log_dir: Path | No
     stores = {s.name: workspace.store(s.name).url for s in plan.sites}
     command = [sys.executable, "-m", "training.worker", "--home-store", workspace.home.url, "--run", plan.run]
     command += ["--site", site, "--store", stores.pop(site), "--keys", str(workspace.keys.directory)]
-    command += ["--parent", str(os.getpid())]
+    command += ["--parent", str(os.getpid()), *cache_arguments(workspace, plan.site(site).region)]
     for name, url in sorted(stores.items()):
         command += ["--peer", f"{name}={url}"]
     return command + (["--loader-log", str(log_dir)] if log_dir else [])
+
+
+def cache_arguments(workspace: Workspace, region: str) -> list[str]:
+    """Return where a process keeps shards of a region whose store is no local directory, and how much of them."""
+    folder, limit = workspace.cache_folder(region), cache_bytes()
+    if folder is None:
+        return []
+    return ["--cache", str(folder), *([] if limit is None else ["--cache-gb", str(limit / 1e9)])]
 
 
 def pause_s(failures: int) -> float:

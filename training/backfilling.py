@@ -111,7 +111,7 @@ def start_backfill(workspace: Workspace, plan: BackfillPlan) -> tuple[Record, bo
 
 def backfills(workspace: Workspace, dataset: str | None = None) -> list[Record]:
     """Return every stored backfill, newest first."""
-    return records.stored((workspace.store(place.name) for place in workspace.sites.places), dataset)
+    return records.stored((store for _, store in workspace.table_stores()), dataset)
 
 
 def open_backfill(workspace: Workspace, name: str) -> Record:
@@ -121,8 +121,7 @@ def open_backfill(workspace: Workspace, name: str) -> Record:
         DataRefused: none or several are so named.
     """
     hits = []
-    for place in workspace.sites.places:
-        store = workspace.store(place.name)
+    for _, store in workspace.table_stores():
         hits += [(store, slug, found) for slug, found in records.names(store) if found.startswith(name)]
     exact = [hit for hit in hits if hit[2] == name] or hits
     if len(exact) != 1:

@@ -65,7 +65,8 @@ class _Shelf:
         return [key for key in self.keys if key.startswith(f"{folder}/")]
 
     def url(self, key: str) -> str:
-        return f"{self.store.url}/{key}"
+        # Not `uri`, which would refuse a key that no writer of ours makes: it may be there.
+        return f"{self.store.delta()[0].rstrip('/')}/{key}"
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,10 @@ def check_policy(workspace: Workspace) -> Checked:
         for store in (workspace.store(site.name),)
     ]
     home, *sites = shelves
+    apart = [_Shelf(*one, tuple(key for key, _ in one[1].list(""))) for one in _only_tables(workspace, shelves)]
     named = sorted({key.split("/")[1] for key in home.under("runs") if key.endswith("/plan.json")})
     objects, found = 0, dict[str, Violation]()
-    for checked in _checks(workspace, head, home, sites, named):
+    for checked in _checks(workspace, head, home, sites, apart, named):
         objects += 1
         if checked is not None:
             found.setdefault(checked.object, checked)
@@ -106,9 +108,17 @@ def _sharing(workspace: Workspace, site: Site) -> tuple[Site, ...]:
     return (site,) if site.name == "home" else workspace.sites.region(site.region).sites
 
 
-def _checks(workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Shelf], named: list[str]) -> _Found:
+def _only_tables(workspace: Workspace, shelves: list[_Shelf]) -> list[tuple[Site, Store]]:
+    """Return the stores that sites name for their tables alone."""
+    known = {shelf.store.url for shelf in shelves}
+    return [(site, store) for site, store in workspace.table_stores() if store.url not in known]
+
+
+def _checks(
+    workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Shelf], apart: list[_Shelf], named: list[str]
+) -> _Found:
     ids = CuratedIds(workspace)
-    for shelf in (home, *sites):
+    for shelf in (home, *sites, *apart):
         yield from _tables(shelf, head)
         yield from _shards(shelf, head, ids)
     yield from _tokenizers(workspace, home, head)
@@ -124,6 +134,10 @@ def _checks(workspace: Workspace, head: TermsHead, home: _Shelf, sites: list[_Sh
         yield from _evaluations(shelf, head)
     for shelf in (home, *sites):
         layout = Layout(shelf.site.name, named, [s.name for s in _sharing(workspace, shelf.site)])
+        strays = (key for key in shelf.keys if key not in shelf.claimed and not layout.knows(key))
+        yield from (Violation(shelf.url(key), (UNKNOWN,)) for key in strays)
+    for shelf in apart:
+        layout = Layout(shelf.site.name, ())
         strays = (key for key in shelf.keys if key not in shelf.claimed and not layout.knows(key))
         yield from (Violation(shelf.url(key), (UNKNOWN,)) for key in strays)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-TABLE_FOLDERS = ("tables", "docs", "contracts", "curations")
+TABLE_FOLDERS = ("tables", "docs", "contracts", "curations", "reviews")
 _SHA = "[0-9a-f]{64}"
 _NAME = r"[^/]+"
 _NUMBER = "[0-9]{6}"
@@ -21,6 +21,7 @@ _TABLES = (
     rf"docs/{_NAME}/.*\.(css|gif|html|ico|jpe?g|js|json|otf|png|svg|ttf|woff2?)",
     rf"contracts/{_NAME}/({_SHA}\.yaml|current\.json)",
     rf"curations/{_NAME}/{_SHA}\.json",
+    rf"reviews/{_NAME}/review-[0-9a-f]{{16}}\.csv",
     rf"lineage/{_NAME}/{_NAME}\.ndjson",
     rf"leases/({_NAME}/)+{_NUMBER}\.json",
     rf"backfills/{_NAME}/bf-[0-9a-f]+(-[0-9]+)?/(plan|(attempts|outcomes)/{_NUMBER}-[0-9]{{2}}|stages/[a-z]+|orders/{_NUMBER})\.json",

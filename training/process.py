@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from data_contracts.catalog.store import Store
 
@@ -33,16 +34,23 @@ def end_with(parent: int) -> bool:
 
 
 @contextmanager
-def only_worker(store: Store, run: str, site: str, stop: Callable[[], bool]) -> Iterator[None]:
+def only_worker(
+    store: Store, run: str, site: str, stop: Callable[[], bool], folder: Path | None = None
+) -> Iterator[None]:
     """Hold the site's lock: a second worker of the same site waits until the first is gone.
+
+    The lock lies in the store when that is a local directory, else in `folder`, so it holds on one machine; without a
+    folder there is none. Two workers on two machines cost work, never correctness: the chain takes one contribution.
 
     Raises:
         Stopped: told to end while it waited.
     """
-    if store.root is None:
+    where = folder if store.root is None else store.root
+    if where is None:
         yield
         return
-    path = store.root / f".{run}-{site}.lock"
+    where.mkdir(parents=True, exist_ok=True)
+    path = where / f".{run}-{site}.lock"
     with path.open("a") as stream:
         while True:
             try:

@@ -96,8 +96,7 @@ def dataset_states(workspace: Workspace, now: datetime) -> tuple[list[DatasetSta
     """Return the data sets by name, and what of them needs a person: late, refused, unreadable, not permitted."""
     found: list[DatasetState] = []
     needs: list[Notice] = []
-    for place in workspace.sites.places:
-        store = workspace.store(place.name)
+    for place, store in workspace.table_stores():
         for slug in store.folders("contracts"):
             dataset = slug.replace("--", "/")
             try:
@@ -164,7 +163,8 @@ def _listed(names: tuple[str, ...]) -> str:
 def shard_states(workspace: Workspace) -> list[ShardState]:
     """Return how many shards lie at each site."""
     found = []
-    for site in workspace.sites.sites:
+    for region in workspace.sites.regions:
+        site = region.sites[0]
         sizes = _arrow_sizes(workspace.store(site.name))
         found.append(ShardState(site.name, site.region, len(sizes), sum(sizes)))
     return found
@@ -222,7 +222,7 @@ def backfill_states(workspace: Workspace) -> tuple[list[BackfillState], list[Not
     found: list[BackfillState] = []
     needs: list[Notice] = []
     # The list itself: what plans and runs backfills costs a third of a second to import.
-    stores = (workspace.store(place.name) for place in workspace.sites.places)
+    stores = (store for _, store in workspace.table_stores())
     for record in stored(stores)[:_BACKFILLS]:
         plan = record.plan
         stands = said = ""

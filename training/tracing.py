@@ -55,13 +55,11 @@ def trace_record(workspace: Workspace, run: str, record_id: str) -> Trace:
     places, trained = [], []
     for version in data.versions:
         for ref in version.shards:
-            store = workspace.sites.region_store(ref.region)
-            if record_id in open_shard(store.path(ref.arrow_key)).record_ids:
+            if record_id in open_shard(workspace.shards(ref.region).path(ref)).record_ids:
                 places.append(f"{version.dataset}, partition {ref.partition}, {ref.split} split, held in {ref.region}")
     for region, order in data.orders.items():
-        site = next(s for s in workspace.sites.sites if s.region == region)
-        store = workspace.store(site.name)
-        trained += ledger.rounds_of_record(record_id, order, store, plan.window, entries, state)
+        shards = workspace.shards(region)
+        trained += ledger.rounds_of_record(record_id, order, shards, plan.window, entries, state)
     where = "; ".join(dict.fromkeys(places)) or _outside(workspace, record_id, [v.dataset for v in data.versions])
     return Trace(run, record_id, where, tuple(sorted(trained, key=lambda t: (t.round, t.lane, t.index))))
 

@@ -290,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         home, store = Store.open(options.home_store), Store.open(options.store)
         plan = read_plan(home, options.run)
-        with only_worker(store, plan.run, options.site, lambda: bool(stopping)):
+        with only_worker(store, plan.run, options.site, lambda: bool(stopping), options.cache):
             worker = SiteWorker(
                 plan=plan,
                 site=options.site,

@@ -129,7 +129,9 @@ def contract_file(store: Store, slug: str, sha: str) -> Path:
             return store.path(key)
     except ObjectMissing:
         pass
-    raise DataRefused(f"{slug.replace('--', '/')}: contract {sha[:12]} is not kept; restore {store.uri(key)}")
+    raise DataRefused(
+        f"{slug.replace('--', '/')}: contract {sha[:12]} is not kept at {store.delta()[0]}; restore {key}"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -31,7 +31,7 @@ def show(model: str | None = None, *, home: Home = DEFAULT_HOME, files: bool = F
     plan = read_plan(workspace.home, run)
     node = f"model/{run}@{number or newest_state(workspace.home, plan).round}"
     index = workspace.root / "lineage.sqlite"
-    rebuild_index([workspace.store(p.name) for p in workspace.sites.places], index)
+    rebuild_index([store for _, store in workspace.table_stores()], index)
     walk = walk_back(index, node)
     counts: dict[str, int] = {}
     for step in walk:

@@ -13,6 +13,7 @@ from training.rounds import ledger
 from training.rounds.commit import ChainState, lanes_of
 from training.rounds.contribution import Contribution
 from training.rounds.ledger import Entry
+from training.shards.cache import ShardCache
 from training.shards.loader import RegionOrder, region_order
 from training.shards.schedule import next_claims
 from training.shards.writer import open_shard
@@ -99,11 +100,12 @@ def test_the_rounds_of_a_record_are_those_that_a_walk_over_every_window_finds(
     entries = ledger.entries(run.plan, committed)
     state: ChainState = replace(run.start, round=rounds, index={"asia": tuple(index)})
     wanted = brute(order, run, entries)
+    shards = ShardCache(store)
     for k, part in enumerate(texts):
         for row in range(len(part)):
             record = f"{chr(97 + k)}-{row:03d}"
-            found = ledger.rounds_of_record(record, order, store, WINDOW, entries, state)
+            found = ledger.rounds_of_record(record, order, shards, WINDOW, entries, state)
             assert sorted((t.round, t.lane, t.index) for t in found) == wanted.get(record, [])
             assert [t.round for t in found] == sorted(t.round for t in found)
             assert all(t.dataset == f"test/{k % 2}" for t in found)
-    assert ledger.rounds_of_record("nobody", order, store, WINDOW, entries, state) == []
+    assert ledger.rounds_of_record("nobody", order, shards, WINDOW, entries, state) == []

@@ -6,7 +6,7 @@ import pytest
 
 from data_contracts.errors import CausewayError, DataRefused, PolicyRefused
 from tests.data_contracts.making import make_contract
-from training.workspace import Workspace
+from training.workspace import Workspace, cache_bytes
 
 ONLY_SINGAPORE = {"residency": {"storage": ["SG"], "processing": ["SG"]}}
 ONLY_FRANCE = {"residency": {"storage": ["FR"], "processing": ["FR"]}}
@@ -94,3 +94,64 @@ def test_terms_that_move_the_tables_take_the_old_contract_out_of_use(tmp_path: P
     workspace.keep_contract(asian, "there")
     assert workspace.contract(anywhere.id).terms.storage == ("SG",)
     assert not workspace.home.exists(f"contracts/{anywhere.slug}/current.json")
+
+
+TWO_STORES = """
+format = 2
+[home]
+store = "home"
+jurisdictions = ["SE"]
+[[site]]
+name = "south"
+region = "south"
+jurisdictions = ["SG"]
+store = "sites/south"
+decides_creates = false
+{tables}
+"""
+
+
+def written(folder: Path, tables: str) -> Workspace:
+    folder.mkdir()
+    (folder / "sites.toml").write_text(TWO_STORES.format(tables=tables))
+    return Workspace.open(folder)
+
+
+def test_no_table_lies_in_a_store_that_does_not_decide_creates_and_the_error_says_what_to_do(tmp_path: Path) -> None:
+    workspace = written(tmp_path / "w", "")
+    with pytest.raises(PolicyRefused, match="permit south, whose store does not decide creates.*tables = URL"):
+        workspace.table_place(make_contract(tmp_path / "c", terms=ONLY_SINGAPORE))
+    assert [site.name for site, _ in workspace.table_stores()] == ["home"]
+
+
+def test_a_site_may_have_its_tables_in_a_store_of_their_own(tmp_path: Path) -> None:
+    workspace = written(tmp_path / "w", 'tables = "tables/asia"')
+    contract = make_contract(tmp_path / "c", terms=ONLY_SINGAPORE)
+    assert workspace.table_place(contract).name == "south"
+    workspace.keep_contract(contract, "/data/notes")
+    assert workspace.tables(contract).store.root == tmp_path / "w" / "tables" / "asia"
+    assert workspace.lineage("south").store == workspace.tables_store("south")
+    assert workspace.datasets() == ["test/notes"]
+    assert list(workspace.store("south").list()) == []
+    assert [site.name for site, _ in workspace.table_stores()] == ["home", "south"]
+
+
+def test_only_a_remote_region_has_a_cache_folder_and_its_name_is_never_a_path(tmp_path: Path) -> None:
+    workspace = written(tmp_path / "w", "")
+    assert workspace.cache_folder("south") is None
+    text = (
+        TWO_STORES.format(tables="").replace("sites/south", "memory:///").replace('region = "south"', 'region = "../a"')
+    )
+    (tmp_path / "w" / "sites.toml").write_text(text)
+    assert Workspace.open(tmp_path / "w").cache_folder("../a") == tmp_path / "w" / "cache" / "%2E%2E%2Fa"
+
+
+@pytest.mark.parametrize("said", ["x", "0", "-1", "nan"])
+def test_the_bound_of_the_cache_is_a_number(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAUSEWAY_CACHE_GB", "0.5")
+    assert cache_bytes() == 500_000_000
+    monkeypatch.setenv("CAUSEWAY_CACHE_GB", said)
+    with pytest.raises(CausewayError, match="CAUSEWAY_CACHE_GB: .* is not a number"):
+        cache_bytes()
+    monkeypatch.delenv("CAUSEWAY_CACHE_GB")
+    assert cache_bytes() is None

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from data_contracts.catalog.store import Store
 from data_contracts.errors import RoundError
 from training.rounds.commit import ChainState
 from training.rounds.contribution import Claim, Contribution
 from training.rounds.plan import Plan
+from training.shards.cache import ShardCache
 from training.shards.region import RegionOrder
 from training.shards.schedule import LANES
 from training.shards.writer import open_shard
@@ -80,7 +80,7 @@ class Trained:
 
 
 def rounds_of_record(
-    record_id: str, order: RegionOrder, store: Store, window: int, ledger: list[Entry], state: ChainState
+    record_id: str, order: RegionOrder, shards: ShardCache, window: int, ledger: list[Entry], state: ChainState
 ) -> list[Trained]:
     """Return every training of a record in one region, in the order of the rounds.
 
@@ -94,7 +94,7 @@ def rounds_of_record(
     for number, stream in enumerate(order.streams):
         reached = _positions(order, number, state)
         for shard_number, ref in enumerate(order.shards[number]):
-            shard = open_shard(store.path(ref.arrow_key))
+            shard = open_shard(shards.path(ref))
             if record_id not in shard.record_ids:
                 continue
             row = shard.record_ids.index(record_id)
