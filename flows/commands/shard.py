@@ -25,6 +25,8 @@ def shard(run_file: Path, *, dry_run: bool = False, home: Home = DEFAULT_HOME, j
 
     Parameters
     ----------
+    run_file:
+        The run.toml: data sets, purpose, tokenizer.
     dry_run:
         Write nothing; say for each data set where it may go and why not elsewhere, what would move, for how long and
         for how much, and when each region would end. Exits 1 when something has no place.
@@ -83,16 +85,12 @@ def _show(outlook: Outlook) -> None:
 
     placement = outlook.placement
     rows: list[list[Any]] = [
-        [
-            a.dataset,
-            a.split,
-            a.region,
-            "yes" if a.decision.allowed else "no",
-            " ".join(dict.fromkeys(a.decision.reasons)),
-        ]
+        [a.dataset, a.split, a.region, "yes", ""]
+        if a.decision.allowed
+        else [a.dataset, a.split, a.region, "no", " ".join(a.decision.reasons)]
         for a in placement.answers
     ]
-    print_table("Where it may go", ["data set", "split", "region", "may", "why"], rows)
+    print_table("Where it may go", ["data set", "split", "region", "may", "why not"], rows)
     flows = flows_of(outlook)
     rows = [
         [
