@@ -106,7 +106,7 @@ def test_a_store_that_does_not_answer_is_not_a_shard_that_is_unreadable(near: St
             asked.append(start)
             raise StoreError(f"{key}: no answer")
 
-    down = Down(near.url, near._inner, None)
+    down = Down(near.url, near.inner, None)
     loader = Loader(ShardCache(down, tmp_path / "cache"), order, WINDOW, unreadable="skip")
     lanes, indices = everything(order)
     with pytest.raises(StoreError, match="no answer") as caught:

@@ -5,7 +5,8 @@ Formats: docs/formats.md, sections "shard manifest" and "data set version".
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any, Literal
 
 from data_contracts.canonical import canonical_json, document_sha
@@ -204,14 +205,14 @@ class DatasetVersion:
     def document(self) -> dict[str, Any]:
         """Return the version as its JSON value; partitions and shards are sorted."""
         made = {
-            **asdict(self),
+            **{f.name: getattr(self, f.name) for f in fields(self)},
             "partitions": sorted(self.partitions, key=lambda p: str(p["partition"])),
-            "shards": sorted((asdict(s) for s in self.shards), key=lambda s: (str(s["key"]), str(s["region"]))),
+            "shards": sorted((dict(vars(s)) for s in self.shards), key=lambda s: (str(s["key"]), str(s["region"]))),
         }
         del made["recorded_sha"]
         return made
 
-    @property
+    @cached_property
     def sha(self) -> str:
         """SHA-256 of the canonical JSON: the version's name."""
         return self.recorded_sha or document_sha(self.document())
