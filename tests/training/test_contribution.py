@@ -257,3 +257,39 @@ def test_a_committed_input_is_read_from_home_and_its_damage_is_named(run: Run) -
     with pytest.raises(StoreError, match=f"{made.sha}.json: damaged"):
         contributions.read_input(run.home, run.plan.run, made.sha, made.header.payload)
     assert document_sha(made.document) == made.sha
+
+
+def test_a_header_without_skipped_positions_is_as_it_was(run: Run) -> None:
+    body = contribute(run, run.start, "north").header.body()
+    assert body["format"] == 1
+    assert "skipped" not in body
+
+
+def test_skipped_positions_are_part_of_the_claims_where_the_plan_lets_them_be(tmp_path: Path) -> None:
+    run = make_run(tmp_path, unreadable="skip")
+    claims = ((0, 0, 4), (1, 0, 2))
+    good = contribute(run, run.start, "north", claims=claims, skipped=((0, 1, 2), (0, 3, 4), (1, 0, 1)), tokens=24)
+    assert good.header.body()["format"] == 2
+    contributions.publish(run.stores["north"], good)
+    (key,) = contributions.find(run.stores["north"], run.plan.run, 1, "north")
+    judge(run, contributions.read(run.stores["north"], key))
+    with pytest.raises(RoundError, match="3 of them read, and 25 tokens"):
+        judge(run, contribute(run, run.start, "north", claims=claims, skipped=good.header.skipped, tokens=25))
+    for wrong in ((2, 0, 1), (0, 3, 5), (0, 2, 2), (0, -1, 1)):
+        with pytest.raises(RoundError, match=f"skips lane {wrong[0]} from {wrong[1]}"):
+            judge(run, contribute(run, run.start, "north", claims=claims, skipped=(wrong,)))
+    with pytest.raises(RoundError, match="skips lane 0 from 1"):
+        judge(run, contribute(run, run.start, "north", claims=claims, skipped=((0, 1, 2), (0, 1, 3))))
+    stopping = make_run(tmp_path / "stop")
+    with pytest.raises(RoundError, match="skips positions; the plan says unreadable = 'stop'"):
+        judge(stopping, contribute(stopping, stopping.start, "north", claims=claims, skipped=((0, 1, 2),)))
+
+
+def test_a_format_that_does_not_go_with_the_skipped_positions_is_refused(run: Run) -> None:
+    made = contribute(run, run.start, "north")
+    with pytest.raises(RoundError, match="contribution format 3; this Causeway reads 1, 2"):
+        forged(made, "north", format=3)
+    with pytest.raises(RoundError, match="format 2 does not go with 0 skipped ranges"):
+        forged(made, "north", format=2)
+    with pytest.raises(RoundError, match="format 1 does not go with 1 skipped ranges"):
+        forged(made, "north", skipped=[[0, 0, 1]])

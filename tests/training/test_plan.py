@@ -35,6 +35,32 @@ def test_every_field_is_part_of_what_a_run_is(run: Run) -> None:
     assert len(names | {run.plan.run}) == 5
 
 
+def test_a_plan_that_says_nothing_newer_keeps_the_hash_it_had(run: Run) -> None:
+    later = {"temperature": 2.0, "curriculum": [{"from_round": 2, "weights": {"test/notes": 1.0}}]}
+    later |= {"unreadable": "skip", "order": 2}
+    assert not later.keys() & run.plan.body().keys()
+    for name, value in later.items():
+        changed = Plan.model_validate({**run.plan.body(), name: value})
+        assert changed.body() == {**run.plan.body(), name: value}
+        assert changed.run != run.plan.run
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"temperature": 0},
+        {"unreadable": "forget"},
+        {"order": 3},
+        {"curriculum": [{"from_round": 0, "weights": {"a": 1}}]},
+        {"curriculum": [{"from_round": 2, "weights": {}}]},
+        {"curriculum": [{"from_round": 2, "weights": {"a": -1}}]},
+    ],
+)
+def test_a_mixture_or_an_order_that_is_none_is_no_plan(run: Run, change: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(change))):
+        Plan.model_validate({**run.plan.body(), **change})
+
+
 def test_only_the_owner_writes_a_plan(run: Run) -> None:
     with pytest.raises(RoundError, match="not the plan's owner"):
         write_plan(run.home, run.plan, key_of("east"))

@@ -10,6 +10,13 @@ from training.planning import RunConfig, load_run_config
 GOOD = 'name = "small"\npurpose = "research pre-training"\ntokenizer = 300\ndatasets = ["test/notes"]\n'
 
 
+TWO = GOOD.replace('["test/notes"]', '["test/notes", "test/more"]')
+
+
+def step(from_round: int, dataset: str = "test/notes", weight: float = 1) -> str:
+    return f'[[curriculum]]\nfrom_round = {from_round}\nweights = {{ "{dataset}" = {weight} }}\n'
+
+
 def load(folder: Path, text: str | bytes) -> RunConfig:
     path = folder / "run.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -44,11 +51,28 @@ FAULTS = {
     "weight 0": (GOOD + '[weights]\n"test/notes" = 0\n', "run.toml: weights.test/notes: "),
     "weight inf": (GOOD + '[weights]\n"test/notes" = inf\n', "run.toml: weights.test/notes: "),
     "weight of another": (GOOD + '[weights]\n"test/note" = 1\n', "weights names test/note, which is not in datasets"),
+    "weight of some": (
+        TWO + '[weights]\n"test/notes" = 1\n',
+        "weights: give test/more a weight as well",
+    ),
+    "curriculum of another": (GOOD + step(2, "test/note"), "curriculum from round 2 names test/note, which is not in"),
+    "curriculum of some": (TWO + step(2, "test/notes"), "curriculum from round 2: give test/more a weight as well"),
+    "curriculum backwards": (GOOD + step(3) + step(2), "each step begins after the one before it, not at rounds"),
+    "curriculum of nothing": (GOOD + step(3, weight=0), "curriculum from round 3: one data set needs a weight above 0"),
+    "curriculum from 0": (GOOD + step(0), "run.toml: curriculum.0.from_round: "),
+    "temperature 0": (GOOD + "temperature = 0\n", "run.toml: temperature: "),
+    "unreadable": (GOOD + 'unreadable = "forget"\n', "run.toml: unreadable: "),
     "heads": (GOOD + "[model]\nhidden_size = 10\nheads = 4\n", "each head needs the same even width"),
     "small": (GOOD + "[model]\nhidden_size = 4\n", "model hidden_size: "),
     "not TOML": ("name = ", "run.toml: not TOML"),
     "not UTF-8": (b'name = "\xff"', "run.toml: not TOML"),
 }
+
+
+def test_a_curriculum_changes_weights_and_leaves_the_others(tmp_path: Path) -> None:
+    text = TWO + '[weights]\n"test/notes" = 1\n"test/more" = 3\n' + step(4, "test/notes", 0) + step(9, "test/more", 5)
+    config = load(tmp_path, text)
+    assert [(s.from_round, s.weights) for s in config.curriculum] == [(4, {"test/notes": 0}), (9, {"test/more": 5})]
 
 
 @pytest.mark.parametrize("name", FAULTS)
