@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("validation", "orchestration")
+NAMES = ("validation", "orchestration", "codec")
 
 
 def main() -> int:

@@ -20,7 +20,6 @@ from safetensors.numpy import load
 
 from data_contracts.errors import RoundError
 from training.rounds.codecs import dense, sparse
-from training.rounds.codecs.bits import all_finite, from_bf16, to_bf16
 from training.rounds.codecs.dense import Fields
 from training.rounds.codecs.names import FORMS, Codec, parse_codec
 
@@ -28,6 +27,7 @@ __all__ = ["FORMS", "Shapes", "Tensors", "decode", "encode", "parse_codec", "wir
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 Shapes = Mapping[str, tuple[int, ...]]
+_VECTORS = Codec("bf16")
 _DTYPES: dict[type[np.generic], str] = {np.float32: "F32", np.uint16: "U16", np.uint8: "U8", np.int8: "I8"}
 
 
@@ -40,13 +40,17 @@ def encode(codec: str, tensors: Tensors) -> bytes:
     parsed = parse_codec(codec)
     ordered = {name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)}
     if parsed.kind != "fp32":
-        for name, tensor in ordered.items():
-            if not np.isfinite(tensor).all():
-                raise RoundError(f"the update to be sent: {name} has values that are not finite")
         packing = sparse if parsed.kind == "topk" else dense
-        matrices = _flat(tensor for tensor in ordered.values() if tensor.ndim > 1)
-        vectors = _flat(tensor for tensor in ordered.values() if tensor.ndim < 2)
-        ordered = {**packing.pack(parsed, matrices), "vectors": to_bf16(vectors)}
+        rows = {name: tensor.reshape(-1) for name, tensor in ordered.items()}
+        matrices = [rows[name] for name, tensor in ordered.items() if tensor.ndim > 1]
+        vectors = [rows[name] for name, tensor in ordered.items() if tensor.ndim < 2]
+        try:
+            packed = packing.pack(parsed, matrices)
+            packed["vectors"] = dense.pack(_VECTORS, vectors)["codes"]
+        except ValueError as error:
+            wrong = next((name for name, row in rows.items() if not np.isfinite(row).all()), "a tensor")
+            raise RoundError(f"the update to be sent: {wrong} {error}") from error
+        ordered = packed
     fields = _fields(parsed, {name: tensor.shape for name, tensor in tensors.items()})
     return b"".join([_head(fields), *(ordered[name].reshape(-1).view(np.uint8).data for name in _in_order(fields))])
 
@@ -123,22 +127,31 @@ def _fields(codec: Codec, shapes: Shapes) -> Fields:
 
 
 def _unpacked(codec: Codec, packed: Tensors, shapes: Shapes, what: str) -> Tensors:
-    vectors = packed.pop("vectors")
-    if not all_finite(vectors):
-        raise RoundError(f"{what}: vectors has values that are not finite")
     packing = sparse if codec.kind == "topk" else dense
-    count = sum(math.prod(shape) for shape in shapes.values() if len(shape) > 1)
+    tensors: Tensors = {name: np.empty(shapes[name], np.float32) for name in sorted(shapes)}
+    matrices = [tensor.reshape(-1) for tensor in tensors.values() if tensor.ndim > 1]
+    vectors = [tensor.reshape(-1) for tensor in tensors.values() if tensor.ndim < 2]
+    part = "vectors"
     try:
-        rows = {True: packing.unpack(codec, packed, count), False: from_bf16(vectors)}
+        _pour(dense.unpack(_VECTORS, {"codes": packed[part]}), vectors)
+        part = codec.name
+        _pour(packing.unpack(codec, packed), matrices)
     except ValueError as error:
-        raise RoundError(f"{what}: {codec.name} {error}") from error
-    taken = {True: 0, False: 0}
-    tensors: Tensors = {}
-    for name in sorted(shapes):
-        matrix, size = len(shapes[name]) > 1, math.prod(shapes[name])
-        tensors[name] = rows[matrix][taken[matrix] : taken[matrix] + size].reshape(shapes[name])
-        taken[matrix] += size
+        raise RoundError(f"{what}: {part} {error}") from error
     return tensors
+
+
+def _pour(pieces: Iterator[np.ndarray[Any, Any]], rows: list[np.ndarray[Any, Any]]) -> None:
+    """Write the values of the pieces into the rows, one after the other."""
+    at, row = 0, 0
+    for piece in pieces:
+        taken = 0
+        while taken < len(piece) and row < len(rows):
+            count = min(len(piece) - taken, len(rows[row]) - at)
+            rows[row][at : at + count] = piece[taken : taken + count]
+            taken, at = taken + count, at + count
+            if at == len(rows[row]):
+                row, at = row + 1, 0
 
 
 def _finite(tensors: Tensors, what: str) -> Tensors:
@@ -146,8 +159,3 @@ def _finite(tensors: Tensors, what: str) -> Tensors:
         if not np.isfinite(tensor).all():
             raise RoundError(f"{what}: {name} has values that are not finite")
     return tensors
-
-
-def _flat(tensors: Iterator[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
-    rows = [tensor.reshape(-1) for tensor in tensors]
-    return np.concatenate(rows) if rows else np.zeros(0, np.float32)

@@ -13,7 +13,7 @@ one fp32 multiplication, so it gives the same bytes on any processor. Packing ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,62 +40,85 @@ def fields(codec: Codec, count: int) -> Fields:
     return {"codes": (np.uint8, (blocks, codec.block // 2)), "scales": (np.uint16, (blocks,))}
 
 
-def pack(codec: Codec, values: Array) -> dict[str, Array]:
-    """Pack finite fp32 values [n] into the arrays that `fields` names; the last block is filled up with zeros."""
-    packed = {name: np.empty(shape, dtype) for name, (dtype, shape) in fields(codec, len(values)).items()}
-    if codec.kind == "bf16":
-        for start in range(0, len(values), PIECE):
-            packed["codes"][start : start + PIECE] = to_bf16(values[start : start + PIECE])
-        return packed
-    coding = {"int8": _int8, "int4": _int4, "e3m0": _e3m0}[codec.kind]
-    for rows, piece in pieces(values, codec.block):
+def pack(codec: Codec, rows: Sequence[Array]) -> dict[str, Array]:
+    """Pack the values of fp32 rows, laid end to end, into the arrays that `fields` names; zeros fill the last block.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    count = sum(len(row) for row in rows)
+    packed = {name: np.empty(shape, dtype) for name, (dtype, shape) in fields(codec, count).items()}
+    for place, piece in pieces(rows, codec.block):
+        if codec.kind == "bf16":
+            packed["codes"][place] = to_bf16(piece[:, 0])
+            continue
         scales = _scales(codec.kind, piece)
-        packed["scales"][rows] = scales
+        packed["scales"][place] = scales
         steps = from_bf16(scales)
         with np.errstate(divide="ignore"):
             inverse = np.where(steps > 0, np.float32(1) / steps, np.float32(0))
-        packed["codes"][rows] = coding(np.multiply(piece, inverse[:, None]))
+        scaled = np.multiply(piece, inverse[:, None])
+        coding = _int8 if codec.kind == "int8" else _int4 if codec.kind == "int4" else _e3m0
+        packed["codes"][place] = coding(scaled)
     return packed
 
 
-def unpack(codec: Codec, packed: dict[str, Array], count: int) -> Array:
-    """Return the `count` fp32 values of packed arrays.
+def unpack(codec: Codec, packed: dict[str, Array]) -> Iterator[Array]:
+    """Yield the fp32 values of packed arrays, piece by piece, with those that fill the last block.
 
     Raises:
         ValueError: a value is not finite, or a scale is negative.
     """
     codes = packed["codes"]
     if codec.kind == "bf16":
-        if not all_finite(codes):
-            raise ValueError("has values that are not finite")
-        return from_bf16(codes)
+        for first in range(0, len(codes), PIECE):
+            piece = codes[first : first + PIECE]
+            if not all_finite(piece):
+                raise ValueError("has values that are not finite")
+            yield from_bf16(piece)
+        return
     if (packed["scales"] > np.uint16(_limit(codec.kind))).any():  # as bits: so are negative ones, and no numbers
         raise ValueError("has a scale that is negative or whose values are not finite")
-    scales = from_bf16(packed["scales"])
-    values = np.empty((len(scales), codec.block), np.float32)
-    pairs = None if codec.kind == "int8" else _PAIRS[codec.kind]
+    scales = from_bf16(packed["scales"])[:, None]
     step = max(1, PIECE // codec.block)
     for first in range(0, len(scales), step):
         rows = slice(first, first + step)
-        if pairs is None:
-            np.multiply(codes[rows], scales[rows, None], out=values[rows], dtype=np.float32)
+        if codec.kind == "int8":
+            spelled = codes[rows].astype(np.float32)
         else:
-            spelled = np.take(pairs, codes[rows]).view(np.float32)
-            np.multiply(spelled, scales[rows, None], out=values[rows])
-    return values.reshape(-1)[:count]
+            spelled = np.take(_PAIRS[codec.kind], codes[rows]).view(np.float32)
+        yield np.multiply(spelled, scales[rows], out=spelled).reshape(-1)
 
 
-def pieces(values: Array, block: int) -> Iterator[tuple[slice, Array]]:
-    """Yield the rows of a piece and its values [rows, block]; the last row is filled up with zeros."""
-    step = max(1, PIECE // block)
-    whole = len(values) // block
-    for first in range(0, whole, step):
-        last = min(whole, first + step)
-        yield slice(first, last), values[first * block : last * block].reshape(-1, block)
-    if whole * block < len(values):
-        row = np.zeros((1, block), np.float32)
-        row[0, : len(values) - whole * block] = values[whole * block :]
-        yield slice(whole, whole + 1), row
+def pieces(rows: Sequence[Array], block: int) -> Iterator[tuple[slice, Array]]:
+    """Yield where a piece lies among the blocks, and its values [blocks, block]; zeros fill the last block.
+
+    The values are copied into one buffer that is used again: fresh memory for all of them costs more than the copy.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    size = max(1, PIECE // block) * block
+    staged, filled, done = np.empty(size, np.float32), 0, 0
+    for row in rows:
+        at = 0
+        while at < len(row):
+            taken = min(size - filled, len(row) - at)
+            staged[filled : filled + taken] = row[at : at + taken]
+            filled, at = filled + taken, at + taken
+            if filled == size:
+                yield slice(done, done + size // block), _finite(staged).reshape(-1, block)
+                filled, done = 0, done + size // block
+    if filled:
+        last = -(-filled // block)
+        staged[filled : last * block] = 0
+        yield slice(done, done + last), _finite(staged[: last * block]).reshape(-1, block)
+
+
+def _finite(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise ValueError("has values that are not finite")
+    return values
 
 
 def _scales(kind: str, piece: Array) -> Array:

@@ -13,6 +13,7 @@ values kept. Unpacking copies table entries to their places: the same bytes on a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,21 +35,26 @@ def fields(codec: Codec, count: int) -> Fields:
     }
 
 
-def pack(codec: Codec, values: Array) -> dict[str, Array]:
-    """Pack finite fp32 values [n] into the arrays that `fields` names; the last chunk is filled up with zeros."""
-    packed = {name: np.empty(shape, dtype) for name, (dtype, shape) in fields(codec, len(values)).items()}
-    for rows, piece in pieces(values, CHUNK):
+def pack(codec: Codec, rows: Sequence[Array]) -> dict[str, Array]:
+    """Pack the values of fp32 rows, laid end to end, into the arrays that `fields` names; zeros fill the last chunk.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    count = sum(len(row) for row in rows)
+    packed = {name: np.empty(shape, dtype) for name, (dtype, shape) in fields(codec, count).items()}
+    for place, piece in pieces(rows, CHUNK):
         indices = largest(piece, codec.kept)
         chosen = np.take_along_axis(piece, indices, axis=1)
         levels, upper = _levels(np.abs(chosen))
-        packed["levels"][rows] = levels
-        packed["codes"][rows] = _pack_codes((chosen < 0).astype(np.uint8) | (upper.astype(np.uint8) << np.uint8(1)))
-        packed["indices"][rows] = _pack_indices(indices.astype(np.uint16))
+        packed["levels"][place] = levels
+        packed["codes"][place] = _pack_codes((chosen < 0).astype(np.uint8) | (upper.astype(np.uint8) << np.uint8(1)))
+        packed["indices"][place] = _pack_indices(indices.astype(np.uint16))
     return packed
 
 
-def unpack(codec: Codec, packed: dict[str, Array], count: int) -> Array:
-    """Return the `count` fp32 values of packed arrays: zero where nothing was sent.
+def unpack(codec: Codec, packed: dict[str, Array]) -> Iterator[Array]:
+    """Yield the fp32 values of packed arrays, piece by piece: zero where nothing was sent, or where a chunk is filled.
 
     Raises:
         ValueError: a magnitude is negative or not finite, or a chunk's indices do not ascend.
@@ -59,7 +65,6 @@ def unpack(codec: Codec, packed: dict[str, Array], count: int) -> Array:
     magnitudes = from_bf16(levels)
     # By the two bits of a code: smaller, minus smaller, larger, minus larger.
     tables = np.stack([magnitudes[:, 0], -magnitudes[:, 0], magnitudes[:, 1], -magnitudes[:, 1]], axis=1)
-    values = np.zeros((len(levels), CHUNK), np.float32)
     step = PIECE // CHUNK
     for first in range(0, len(levels), step):
         rows = slice(first, first + step)
@@ -67,8 +72,9 @@ def unpack(codec: Codec, packed: dict[str, Array], count: int) -> Array:
         if (np.diff(indices, axis=1) <= 0).any():
             raise ValueError("has indices that do not ascend")
         codes = _unpack_codes(packed["codes"][rows])
-        np.put_along_axis(values[rows], indices, np.take_along_axis(tables[rows], codes, axis=1), axis=1)
-    return values.reshape(-1)[:count]
+        values = np.zeros((len(indices), CHUNK), np.float32)
+        np.put_along_axis(values, indices, np.take_along_axis(tables[rows], codes, axis=1), axis=1)
+        yield values.reshape(-1)
 
 
 def largest(piece: Array, kept: int) -> Array:
