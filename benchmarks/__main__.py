@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("validation", "orchestration", "codec")
+NAMES = ("validation", "orchestration", "codec", "placement")
 
 
 def main() -> int:
