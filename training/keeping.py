@@ -1,6 +1,6 @@
 """What a site keeps of a run in its own store, beside contributions: optimizer state, heartbeat, where the time went.
 
-runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round; the last two rounds stay
+runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round, and what is owed; two stay
 runs/<run>/leases/<site>.json                     heartbeat; replaced
 runs/<run>/telemetry/000042/<site>.json           spans of a round
 """
@@ -21,9 +21,11 @@ from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError, StoreError
 from training.inner import InnerLoop
+from training.rounds.feedback import Feedback
 
 HEARTBEAT_S = 0.5
 PATIENCE_S = 1.0
+_OWED = "owed:"  # before the names of the residual; names of parameters hold no colon
 REST_S = 10.0  # after a heartbeat that the store did not take
 
 
@@ -52,10 +54,12 @@ class Kept:
         self._beat = 0.0
         self._counter = 0
 
-    def keep_inner(self, number: int, loop: InnerLoop) -> None:
-        """Keep the inner optimizer's state after a round; that of two rounds before goes."""
-        data = save({k: np.asarray(v, order="C") for k, v in loop.state().items()}, metadata={"format": "1"})
-        self.store.put(self._inner_key(number), data)
+    def keep_inner(self, number: int, loop: InnerLoop, feedback: Feedback | None = None) -> None:
+        """Keep the inner optimizer's state after a round, and what is owed by then; that of two rounds before goes."""
+        arrays = {k: np.asarray(v, order="C") for k, v in loop.state().items()}
+        if feedback is not None:
+            arrays |= {f"{_OWED}{name}": residual for name, residual in feedback.state().items()}
+        self.store.put(self._inner_key(number), save(arrays, metadata={"format": "1"}))
         if number > 2:
             self.store.delete(self._inner_key(number - 2))
 
@@ -73,10 +77,27 @@ class Kept:
             StoreError: the store is out of reach; the state is not lost then.
         """
         try:
-            loop.load_state(load(self.store.get(self._inner_key(number))))
+            loop.load_state({k: v for k, v in self._inner(number).items() if not k.startswith(_OWED)})
         except (ObjectMissing, RoundError, SafetensorError):
             return False
         return True
+
+    def load_feedback(self, number: int, feedback: Feedback) -> bool:
+        """Load what was owed after a round; False, and nothing loaded, when it is lost or damaged.
+
+        Raises:
+            StoreError: the store is out of reach; it is not lost then.
+        """
+        try:
+            found = {k.removeprefix(_OWED): v for k, v in self._inner(number).items() if k.startswith(_OWED)}
+            feedback.load_state(found)
+        except (ObjectMissing, RoundError, SafetensorError):
+            return False
+        return True
+
+    def _inner(self, number: int) -> dict[str, np.ndarray[Any, Any]]:
+        arrays: dict[str, np.ndarray[Any, Any]] = load(self.store.get(self._inner_key(number)))
+        return arrays
 
     def beat(self, facts: Mapping[str, Any], now: bool = False) -> None:
         """Replace the site's lease, at most twice a second unless `now`.

@@ -17,7 +17,18 @@ from training.admission import require_version
 from training.model import ModelSpec
 from training.recipe import InnerRecipe
 from training.rounds import merge
-from training.rounds.plan import CurriculumStep, Membership, Outer, Plan, PlanDataset, PlanSite, read_plan, write_plan
+from training.rounds.codec import parse_codec
+from training.rounds.plan import (
+    CurriculumStep,
+    Membership,
+    Outer,
+    Plan,
+    PlanDataset,
+    PlanSite,
+    known_codec,
+    read_plan,
+    write_plan,
+)
 from training.rounds.run import snapshot_key
 from training.shards.manifest import DatasetVersion
 from training.shards.permutation import NEWEST_ORDER
@@ -64,6 +75,12 @@ class RunConfig(BaseModel):
     inner: InnerRecipe = InnerRecipe()
     outer: Outer = Outer()
     membership: Membership = Membership()
+    codec: str = Field(default="fp32", description="How updates cross: fp32, bf16, int8-256, topk-4096-64-2, ...")
+    feedback: float | None = Field(
+        default=None, ge=0, le=1, description="Part of what the codec left out that is sent later; default: the codec's"
+    )
+    weight_cap: float = Field(default=1.0, gt=0, le=1, description="The most that one site weighs in a round")
+    clip: Literal["none", "median"] = Field(default="none", description="Scale updates to at most the median norm")
     window: int = Field(default=256, gt=1, description="Context in tokens")
     steps: int = Field(default=30, gt=0, description="Inner steps per site and round")
     rounds: int = Field(default=10, gt=0)
@@ -77,6 +94,11 @@ class RunConfig(BaseModel):
             return str(Purpose.parse(value))
         except CausewayError as error:
             raise ValueError(str(error)) from error
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, value: str) -> str:
+        return known_codec(value)
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -193,6 +215,10 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         inner=inner.model_dump(mode="json"),
         outer=config.outer,
         membership=config.membership,
+        codec=config.codec,
+        feedback=parse_codec(config.codec).decay if config.feedback is None else config.feedback,
+        weight_cap=config.weight_cap,
+        clip=config.clip,
         window=config.window,
         batch_windows=inner.batch_windows,
         steps=config.steps,

@@ -41,6 +41,7 @@ from training.rounds.chain import Slot, advance
 from training.rounds.closing import Closer
 from training.rounds.commit import ChainState, check_against, lanes_of
 from training.rounds.control import EXIT_PAUSED, read_control
+from training.rounds.feedback import Feedback
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.cache import ShardCache
@@ -91,6 +92,7 @@ class SiteWorker:
         self.net = models.build(models.ModelSpec.model_validate(self.plan.model), self.plan.seed)
         self.loop = InnerLoop(self.net, self.recipe, pick_device())
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
+        self.feedback, self.owed = self._fresh_feedback(), "new"
         self.inner, self.trained = "new", 0
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
 
@@ -129,7 +131,7 @@ class SiteWorker:
             if not counted:
                 # The work was late or refused: its ranges are issued again, so the optimizer forgets it too.
                 self._restore(state)
-                self.kept.keep_inner(state.round + 1, self.loop)
+                self.kept.keep_inner(state.round + 1, self.loop, self.feedback)
             self.kept.telemetry(state.round + 1, spans)
             state = after
         self._lease(state.round, 0, 0, float("nan"), done=True)
@@ -198,14 +200,15 @@ class SiteWorker:
                 "inner": self.inner,
                 "device": self.loop.device.type,
                 "skipped": tuple(ranges(skipped)),
+                "feedback": self.owed if self.feedback else "",
             }
-            made = contributions.make(header, update, plan.codec, self.key)
+            made = contributions.make(header, update, plan.codec, self.key, self.feedback)
         with spans.span("transfer"):
             # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
             # same round again from the state before, to the same bytes.
-            self.kept.keep_inner(number, self.loop)
+            self.kept.keep_inner(number, self.loop, self.feedback)
             contributions.publish(self.store, made)
-        self.inner, self.trained = "kept", number
+        self.inner, self.owed, self.trained = "kept", "kept", number
 
     def _has_published(self, state: ChainState) -> bool:
         """Say whether a contribution of this site that fits the next round is in its store."""
@@ -241,15 +244,24 @@ class SiteWorker:
                 time.sleep(POLL_S)
 
     def _restore(self, state: ChainState) -> None:
-        """Load the inner optimizer's state of the last round; without one, begin clean and say so."""
+        """Load the inner optimizer's state of the last round, and what is owed; without it, begin clean and say so."""
         models.load_parameters(self.net, merge.parameters(state.tensors))
         self.loop = InnerLoop(self.net, self.recipe, pick_device())
+        self.feedback = self._fresh_feedback()
         self.trained = state.round
         if state.round == 0:
-            self.inner = "new"
+            self.inner, self.owed = "new", "new"
             return
         # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
         self.inner = "kept" if self.kept.load_inner(state.round, self.loop) else "clean"
+        if self.feedback is not None:
+            self.owed = "kept" if self.kept.load_feedback(state.round, self.feedback) else "clean"
+
+    def _fresh_feedback(self) -> Feedback | None:
+        """Return error feedback that owes nothing yet; None where the plan has none."""
+        if self.plan.feedback == 0:
+            return None
+        return Feedback(self.plan.feedback, {n: t.shape for n, t in models.parameters_of(self.net).items()})
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
         facts = {"round": number, "step": step, "steps": self.plan.steps, "tokens": tokens, "done": done}

@@ -42,7 +42,7 @@ by_codec = {c: [codec.decode(c, payload, shapes, "it") for payload in made] for 
 norms = [merge.halving_norm(u).hex() for made in by_codec.values() for u in made]
 norms += [merge.pack_state(u)[1] for made in by_codec.values() for u in made]
 clips = merge.median_clips([merge.halving_norm(u) for u in by_codec["int8-256"]])
-norms.append(merge.pack_state(merge.weighted_mean(by_codec["int8-256"], [1017, 333, 1], 0.6, clips))[1])
+norms.append(merge.pack_state(merge.weighted_mean(by_codec["int8-256"], merge.shares([1017, 333, 1], 0.6), clips))[1])
 feedback = Feedback(0.95, shapes)
 for update, sparse in zip(updates, by_codec["topk-4096-64-2"], strict=True):
     feedback.settle(feedback.owed(update), sparse)
@@ -50,7 +50,7 @@ norms.append(merge.pack_state(feedback.state())[1])
 updates = by_codec["fp32"]
 for method in ("nesterov", "sgd", "average"):
     for lr in (0.7, 0.123):
-        stepped = merge.outer_step(state, merge.weighted_mean(updates, [1017, 333, 1]), method, lr, 0.6)
+        stepped = merge.outer_step(state, merge.weighted_mean(updates, merge.shares([1017, 333, 1])), method, lr, 0.6)
         norms.append(merge.pack_state(stepped)[1])
         if method == "nesterov":
             state = stepped
@@ -122,7 +122,7 @@ def rounds(draw: st.DrawFn) -> tuple[list[Tensors], list[int]]:
 @given(rounds())
 def test_the_mean_is_a_plain_fp32_loop_in_the_order_of_the_sites(made: tuple[list[Tensors], list[int]]) -> None:
     updates, tokens = made
-    merged = merge.weighted_mean(updates, tokens)
+    merged = merge.weighted_mean(updates, merge.shares(tokens))
     for name in ("x", "y"):
         for i in range(len(updates[0][name])):
             total = np.float32(updates[0][name][i]) * np.float32(tokens[0] / sum(tokens))
@@ -134,13 +134,13 @@ def test_the_mean_is_a_plain_fp32_loop_in_the_order_of_the_sites(made: tuple[lis
 
 def test_a_site_of_equal_updates_changes_nothing_and_weights_are_tokens() -> None:
     updates = [{"x": np.array([8.0], np.float32)}, {"x": np.array([0.0], np.float32)}]
-    assert merge.weighted_mean(updates, [3, 1])["x"].tolist() == [6.0]
-    assert merge.weighted_mean(updates, [0, 1])["x"].tolist() == [0.0]
+    assert merge.weighted_mean(updates, merge.shares([3, 1]))["x"].tolist() == [6.0]
+    assert merge.weighted_mean(updates, merge.shares([0, 1]))["x"].tolist() == [0.0]
 
 
 def test_a_round_without_tokens_is_refused() -> None:
     with pytest.raises(RoundError, match="without tokens"):
-        merge.weighted_mean([{"x": np.zeros(1, np.float32)}], [0])
+        merge.shares([0])
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=6).filter(any), st.floats(0.01, 1))
@@ -181,8 +181,8 @@ def test_a_site_that_ran_away_moves_the_model_no_farther_than_a_typical_one() ->
     updates = [{"x": np.array([value, 0], np.float32)} for value in (1.0, -2.0, 1000.0)]
     clips = merge.median_clips([merge.halving_norm(u) for u in updates])
     assert clips == [1.0, 1.0, 0.002]
-    assert merge.weighted_mean(updates, [1, 1, 2], 1.0, clips)["x"].tolist() == pytest.approx([0.75, 0.0])
-    assert merge.weighted_mean(updates, [1, 1, 2], 1.0, [1.0] * 3)["x"].tolist() == [499.75, 0.0]
+    assert merge.weighted_mean(updates, [0.25, 0.25, 0.5], clips)["x"].tolist() == pytest.approx([0.75, 0.0])
+    assert merge.weighted_mean(updates, [0.25, 0.25, 0.5], [1.0] * 3)["x"].tolist() == [499.75, 0.0]
 
 
 @settings(deadline=None, max_examples=40)
@@ -190,7 +190,7 @@ def test_a_site_that_ran_away_moves_the_model_no_farther_than_a_typical_one() ->
 def test_a_clipped_and_capped_mean_is_a_plain_fp32_loop(made: tuple[list[Tensors], list[int]], cap: float) -> None:
     updates, tokens = made
     clips = merge.median_clips([merge.halving_norm(u) for u in updates])
-    merged = merge.weighted_mean(updates, tokens, cap, clips)
+    merged = merge.weighted_mean(updates, merge.shares(tokens, cap), clips)
     weights = [np.float32(share) for share in merge.shares(tokens, cap)]
     for name in ("x", "y"):
         for i in range(len(updates[0][name])):
@@ -252,7 +252,7 @@ def test_nesterov_and_sgd_agree_with_torch(lr: float, momentum: float) -> None:
 def test_averaging_moves_to_the_mean_of_the_sites() -> None:
     base, local = {"x": np.array([1.0, 2.0], np.float32)}, {"x": np.array([0.5, 4.0], np.float32)}
     state = merge.initial_state(base, "average")
-    moved = merge.outer_step(state, merge.weighted_mean([merge.subtract(base, local)], [5]), "average", 0.7, 0.6)
+    moved = merge.outer_step(state, merge.weighted_mean([merge.subtract(base, local)], [1.0]), "average", 0.7, 0.6)
     assert merge.parameters(moved)["x"].tolist() == [0.5, 4.0]
 
 

@@ -74,7 +74,8 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
     """Check that a contribution belongs to the next round of this chain.
 
     Raises:
-        RoundError: another run, plan, round, base, codec or older terms, or ranges outside its lanes; names `what`.
+        RoundError: another run, plan, round, base, codec or older terms, ranges outside its lanes, or error feedback
+            that the plan does not have, or has; names `what`.
     """
     expected = {
         "run": plan.run,
@@ -89,6 +90,8 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
         found = getattr(header, name)
         if found != value:
             raise RoundError(f"{what}: {name} is {found!r} where round {state.round + 1} needs {value!r}")
+    if bool(header.feedback) != (plan.feedback > 0):
+        raise RoundError(f"{what}: feedback is {header.feedback!r} where the plan's decay is {plan.feedback}")
     if header.site not in state.members:
         raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
     # An update of ten times the model's own norm is no training step; summed, a few would overflow fp32.
@@ -188,7 +191,9 @@ def build(
             index[plan.site(c.header.site).region][lane] = end
     tokens = [c.header.tokens for c in ordered]
     outer = plan.outer
-    update = merge.weighted_mean(updates, tokens)
+    weights = merge.shares(tokens, plan.weight_cap)
+    clips = merge.median_clips([c.header.norm for c in ordered]) if plan.clip == "median" else None
+    update = merge.weighted_mean(updates, weights, clips)
     tensors = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
     snapshot, result = merge.pack_state(tensors)
     again = [a.sequence for a in amendments if a.sha in state.amendments]
@@ -209,9 +214,10 @@ def build(
                 "contribution": c.sha,
                 "payload": c.header.payload,
                 "tokens": c.header.tokens,
-                "weight": c.header.tokens / sum(tokens),
+                "weight": weights[k],
+                **({"clip": clips[k]} if clips else {}),
             }
-            for c in ordered
+            for k, c in enumerate(ordered)
         ],
         "absent": [m for m in state.members if m not in sites],
         "refusals": refusals,

@@ -19,11 +19,14 @@ from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, sign
 from training.rounds.codec import Tensors, decode, encode
+from training.rounds.feedback import Feedback
 from training.rounds.merge import halving_norm
 
 FORMAT = 1
-# 2: with positions that could not be read. A header without any is of format 1.
+# 2: with positions that could not be read. 3: of a run with error feedback. A header with neither is of format 1.
 SKIPPING_FORMAT = 2
+FEEDBACK_FORMAT = 3
+_FEEDBACK = ("", "new", "kept", "clean")
 _TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
 
@@ -36,7 +39,8 @@ class Header:
     state; `claims` are (lane, from, to) with `to` exclusive; `loss` is the mean in nats per token over `tokens`
     targets; `norm` is the 2-norm of the decoded update by the halving tree; `inner` says where the inner optimizer's
     state came from: `new` (round 1), `kept`, or `clean` (lost, begun again); `skipped` are the parts of the claims,
-    (lane, from, to) in order, that could not be read and were not trained on.
+    (lane, from, to) in order, that could not be read and were not trained on; `feedback` says of the residual of error
+    feedback what `inner` says of the optimizer's state, and is empty where the plan has none.
     """
 
     run: str
@@ -58,17 +62,23 @@ class Header:
     inner: str
     device: str
     skipped: tuple[Claim, ...] = ()
+    feedback: str = ""
 
     @property
     def format(self) -> int:
         """The format of the header."""
+        if self.feedback:
+            return FEEDBACK_FORMAT
         return SKIPPING_FORMAT if self.skipped else FORMAT
 
     def body(self) -> dict[str, Any]:
         """Return the header as its JSON value, unsigned."""
         body = {**asdict(self), "format": self.format, "claims": [list(c) for c in self.claims]}
-        skipped = body.pop("skipped")
-        return {**body, "skipped": [list(c) for c in skipped]} if skipped else body
+        if body.pop("skipped"):
+            body["skipped"] = [list(c) for c in self.skipped]
+        if not self.feedback:
+            del body["feedback"]
+        return body
 
 
 @dataclass(frozen=True)
@@ -90,11 +100,23 @@ def folder(run: str, round_number: int) -> str:
     return f"runs/{run}/contributions/{round_number:06d}"
 
 
-def make(header: dict[str, Any], update: Tensors, codec: str, key: Ed25519PrivateKey) -> Contribution:
-    """Encode an update and sign its header; `header` holds the fields that do not follow from the update."""
-    payload = encode(codec, update)
+def make(
+    header: dict[str, Any],
+    update: Tensors,
+    codec: str,
+    key: Ed25519PrivateKey,
+    feedback: Feedback | None = None,
+) -> Contribution:
+    """Encode an update and sign its header; `header` holds the fields that do not follow from the update.
+
+    With `feedback`, what is owed of earlier updates goes along, and what the codec leaves out is kept there.
+    """
+    owed = feedback.owed(update) if feedback else update
+    payload = encode(codec, owed)
     shapes = {name: tensor.shape for name, tensor in update.items()}
     decoded = decode(codec, payload, shapes, "the update to be sent")
+    if feedback:
+        feedback.settle(owed, decoded)
     full = Header(
         **header, codec=codec, norm=halving_norm(decoded), payload=sha256(payload), payload_bytes=len(payload)
     )
@@ -157,14 +179,19 @@ def parse(document: Any, what: str) -> Header:
         RoundError: it is not a contribution header of a format known here.
     """
     try:
-        if document["format"] not in (FORMAT, SKIPPING_FORMAT):
+        if document["format"] not in (FORMAT, SKIPPING_FORMAT, FEEDBACK_FORMAT):
             raise RoundError(
-                f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT}, {SKIPPING_FORMAT}"
+                f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT} to {FEEDBACK_FORMAT}"
             )
         body = {name: value for name, value in document.items() if name not in ("signature", "format")}
         header = Header(**{**body, "claims": _claims(body["claims"]), "skipped": _claims(body.get("skipped", []))})
         if header.format != document["format"]:
-            raise TypeError(f"format {document['format']} does not go with {len(header.skipped)} skipped ranges")
+            raise TypeError(
+                f"format {document['format']} does not go with {len(header.skipped)} skipped ranges and feedback"
+                f" {header.feedback!r}"
+            )
+        if header.feedback not in _FEEDBACK:
+            raise TypeError(f"feedback is {header.feedback!r}")
         for name in _TEXTS:
             if not isinstance(getattr(header, name), str):
                 raise TypeError(f"{name} is no text")

@@ -81,19 +81,19 @@ def median_clips(norms: Sequence[float]) -> list[float]:
 
 
 def weighted_mean(
-    updates: Sequence[Tensors], tokens: Sequence[int], cap: float = 1.0, clips: Sequence[float] | None = None
+    updates: Sequence[Tensors], weights: Sequence[float], clips: Sequence[float] | None = None
 ) -> Tensors:
-    """Return the sum of updates times their shares of the tokens, each weight rounded to fp32 once.
+    """Return the sum of updates times their weights (`shares`), each rounded to fp32 once.
 
     `updates` are fp32 tensors in the order of their sites' names; each is first multiplied with its clip, if that is
     not 1.
     """
-    weights = [np.float32(share) for share in shares(tokens, cap)]
+    shared = [np.float32(weight) for weight in weights]
     factors = [np.float32(clip) for clip in clips] if clips is not None else [np.float32(1)] * len(updates)
     merged: Tensors = {}
     for name in sorted(updates[0]):
         acc: Array | None = None
-        for update, factor, weight in zip(updates, factors, weights, strict=True):
+        for update, factor, weight in zip(updates, factors, shared, strict=True):
             value = update[name] if factor == 1 else np.multiply(update[name], factor)
             part = np.multiply(value, weight)
             acc = part if acc is None else np.add(acc, part, out=acc)

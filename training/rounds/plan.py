@@ -9,17 +9,30 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, public_hex, sign
+from training.rounds.codec import parse_codec
 from training.shards.permutation import NEWEST_ORDER
 from training.shards.schedule import LANES
 
 # Fields that plans of the first version lack.
-_LATER = ("temperature", "curriculum", "unreadable", "order")
+_LATER = ("temperature", "curriculum", "unreadable", "order", "feedback", "weight_cap", "clip")
+
+
+def known_codec(name: str) -> str:
+    """Return the name of a codec that this Causeway speaks, for a field of a model.
+
+    Raises:
+        ValueError: it speaks none of that name; says which it does.
+    """
+    try:
+        return parse_codec(name).name
+    except RoundError as error:
+        raise ValueError(str(error)) from error
 
 
 class _Frozen(BaseModel):
@@ -78,7 +91,9 @@ class Plan(_Frozen):
 
     A data set without a weight weighs its windows to the 1/`temperature`. `curriculum` changes weights at given rounds.
     `unreadable`: what becomes of a shard that cannot be read: `stop` the site, or `skip` its positions, on record.
-    `order` is the permutation of a stream's windows (training/shards/permutation.py).
+    `order` is the permutation of a stream's windows (training/shards/permutation.py). `feedback` is the part of what
+    the codec left out that a site adds to its next update (0: none); no site weighs more than `weight_cap` of a round;
+    `clip`: `median` scales an update whose norm is above the median of the round's norms down to it.
     """
 
     format: Literal[1] = 1
@@ -94,6 +109,9 @@ class Plan(_Frozen):
     outer: Outer = Outer()
     membership: Membership = Membership()
     codec: str = "fp32"
+    feedback: float = Field(default=0.0, ge=0, le=1)
+    weight_cap: float = Field(default=1.0, gt=0, le=1)
+    clip: Literal["none", "median"] = "none"
     window: int = Field(gt=1)
     batch_windows: int = Field(gt=0)
     steps: int = Field(gt=0)
@@ -108,6 +126,11 @@ class Plan(_Frozen):
     snapshot_every: int = Field(default=5, gt=0)
     snapshot0: str
     terms_head: str
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, value: str) -> str:
+        return known_codec(value)
 
     def body(self) -> dict[str, Any]:
         """Return the plan as its JSON value, unsigned.
