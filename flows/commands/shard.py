@@ -10,7 +10,8 @@ from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
 
 if TYPE_CHECKING:
     from training.planning import RunConfig
-    from training.shards.sharding import Outlook, Sharded
+    from training.shards.outlook import Outlook
+    from training.shards.sharding import Sharded
 
 
 def shard(run_file: Path, *, dry_run: bool = False, home: Home = DEFAULT_HOME, json: Json = False) -> int:

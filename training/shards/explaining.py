@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from training.shards.outlook import Outlook
 from training.shards.placement import Assignment, How
-from training.shards.sharding import Outlook
 
 
 @dataclass(frozen=True)

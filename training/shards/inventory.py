@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
-
-import pyarrow.compute as pc
+from typing import Any
 
 from data_contracts.catalog.store import Store
 from data_contracts.errors import CausewayError
@@ -115,26 +113,36 @@ class SameRows:
 
     def __init__(self, sets: Sequence[CuratedRows]) -> None:
         self._sets = {one.contract.id: one for one in sets}
-        self._logs = cache(self._log)
+        self._logs: dict[tuple[str, str], dict[str, list[tuple[Any, ...]]] | None] = {}
 
-    def holds(self, manifest: Manifest, tokenizer: str) -> bool:
-        """Say whether a manifest's shard is of a current partition version, this tokenizer, and today's rows."""
+    def holds(self, manifest: Manifest) -> bool:
+        """Say whether a manifest's shard is of a current partition version and of the rows it has today."""
         one = self._sets.get(manifest.dataset)
         version = None if one is None else one.versions.get(manifest.partition)
-        if one is None or version is None or (version.ingest_id, tokenizer) != (manifest.ingest_id, manifest.tokenizer):
+        if one is None or version is None or version.ingest_id != manifest.ingest_id:
             return False
-        was = self._logs(manifest.dataset, manifest.curation_id, manifest.ingest_id)
-        return was is not None and was == self._logs(manifest.dataset, one.curation_id, manifest.ingest_id)
+        if manifest.curation_id == one.curation_id:
+            return True
+        was, now = self._log(one, manifest.curation_id), self._log(one, one.curation_id)
+        if was is None or now is None:
+            return False
+        return was.get(version.ingest_id, []) == now.get(version.ingest_id, [])
 
-    def _log(self, dataset: str, curation: str, ingest: str) -> list[tuple[object, ...]] | None:
-        one = self._sets[dataset]
-        try:
-            log = one.log if curation == one.curation_id else read_log(one.tables, curation)
-        except CausewayError:
-            return None
-        rows = log.filter(pc.equal(log.column("ingest_id"), ingest))
-        columns = (rows.column(name).to_pylist() for name in ("record_id", "action", "reason", "count"))
-        return sorted(zip(*columns, strict=True), key=str)
+    def _log(self, one: CuratedRows, curation: str) -> dict[str, list[tuple[Any, ...]]] | None:
+        """Return what a curation did by ingest id; None where its log is gone."""
+        key = (one.contract.id, curation)
+        if key not in self._logs:
+            try:
+                log = one.log if curation == one.curation_id else read_log(one.tables, curation)
+            except CausewayError:
+                self._logs[key] = None
+                return None
+            columns = [log.column(name).to_pylist() for name in ("ingest_id", "record_id", "action", "reason", "count")]
+            found: dict[str, list[tuple[Any, ...]]] = {}
+            for ingest, *entry in sorted(zip(*columns, strict=True), key=str):
+                found.setdefault(ingest, []).append(tuple(entry))
+            self._logs[key] = found
+        return self._logs[key]
 
 
 def named_by_runs(workspace: Workspace) -> set[tuple[str, str]]:

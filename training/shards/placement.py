@@ -150,7 +150,8 @@ def place(
     answers: dict[tuple[str, str], list[Decision]] = {}
     for answer in asked:
         answers.setdefault((answer.dataset, answer.split), []).append(answer.decision)
-    lawful = [u for u in units if any(d.allowed for d in answers[u.dataset, u.split])]
+    somewhere = {key for key, decisions in answers.items() if any(d.allowed for d in decisions)}
+    lawful = [u for u in units if (u.dataset, u.split) in somewhere]
     ways = _Ways(sites, standing)
     solution, fitting = _solve(lawful, regions, answers, ways)
     chosen = {unit.name: int(region) for unit, region in zip(fitting, solution.choice, strict=True)}
@@ -160,7 +161,7 @@ def place(
         if unit.name in chosen:
             where = chosen[unit.name]
             made.append(ways.assignment(unit, where, decisions[where].reasons))
-        elif unit in lawful:
+        elif (unit.dataset, unit.split) in somewhere:
             made.append(Assignment(unit, None, ways.no_room(unit, decisions), "has no room"))
         else:
             why = tuple(f"{r.name}: {s}" for r, d in zip(regions, decisions, strict=True) for s in d.reasons)
