@@ -17,9 +17,10 @@ from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
 from tests.training.numbered import Array, everything, numbered, order_over
 from training.shards.blocks import UnreadableShard
-from training.shards.cache import LONGEST, ShardCache, _runs
+from training.shards.cache import ShardCache
 from training.shards.loader import Loader
 from training.shards.manifest import BLOCK_BYTES, Manifest, ShardRef
+from training.shards.stretches import LONGEST, runs
 from training.shards.writer import open_shard
 
 WINDOW = 1024
@@ -224,11 +225,11 @@ def test_threads_share_a_cache(near: Store, tmp_path: Path) -> None:
 
 
 @settings(max_examples=60)
-@given(st.sets(st.integers(0, 99), min_size=1), st.sampled_from([1, 2, 4, 8, 16]))
-def test_runs_hold_every_block_once_and_are_no_longer_than_a_request(blocks: set[int], reach: int) -> None:
-    found = list(_runs(np.array(sorted(blocks)), reach, 100, LONGEST))
+@given(st.sets(st.integers(0, 99), min_size=1), st.sampled_from([1, 2, 4, 8, 16]), st.sampled_from([3, LONGEST]))
+def test_runs_hold_every_block_once_and_are_no_longer_than_a_request(blocks: set[int], reach: int, dense: int) -> None:
+    found = list(runs(np.array(sorted(blocks)), reach, dense, 100))
     covered = [b for start, end in found for b in range(start, end)]
-    assert len(covered) == len(set(covered))
+    assert covered == sorted(set(covered))
     assert blocks <= set(covered) <= set(range(100))
     assert all(0 < end - start <= LONGEST for start, end in found)
-    assert len(covered) <= reach * len(blocks)
+    assert len(covered) <= max(reach, LONGEST / dense) * len(blocks)

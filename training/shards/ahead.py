@@ -66,9 +66,10 @@ class Ahead:
     def _work(self, batches: Iterator[tuple[Array, Array]]) -> None:
         try:
             groups: deque[tuple[Places, list[int], int | None]] = deque()
-            size, most = 1, 1
+            # One group is read while the bytes of the next are on their way. Not so the first, which is waited for,
+            # where files are only opened and checked.
+            size, most = 1, 1 + self._loader.remote
             while True:
-                # One group is read while the bytes of the next are on their way; not the first, which is waited for.
                 while len(groups) < most and (group := list(itertools.islice(batches, size))):
                     groups.append(self._asked(group))
                     windows = groups[-1][1][-1] / len(group)

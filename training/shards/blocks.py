@@ -23,6 +23,7 @@ from training.shards.manifest import Manifest
 from training.shards.writer import buffer_offsets
 
 Array = np.ndarray[Any, Any]
+_GAP = 8  # blocks: a request costs what 2 MiB do, at a store in the same building or far away
 Fetch = Callable[[int, int], bytes]
 
 
@@ -90,13 +91,13 @@ class ShardFile:
             UnreadableShard: a block of the store is not what the manifest names; names it.
             StoreError: the store failed.
         """
-        start, wrong = block, None
-        for b in range(block, end + 1):
-            if b < end and not (self.checked[b] or self._is_right(b)):
-                continue
-            if start < b:
-                wrong = wrong or self._bring(start, b)
-            start = b + 1
+        wrong = None
+        missing = [b for b in range(block, end) if not (self.checked[b] or self._is_right(b))]
+        while missing:
+            # What is here between two that are not is fetched again where that costs less than another request.
+            many = next((k for k in range(1, len(missing)) if missing[k] > missing[k - 1] + _GAP), len(missing))
+            wrong = wrong or self._bring(missing[0], missing[many - 1] + 1)
+            missing = missing[many:]
         if wrong is not None:
             raise wrong
 
@@ -120,7 +121,7 @@ class ShardFile:
     def _bring(self, block: int, end: int) -> UnreadableShard | None:
         """Fetch blocks and write those that are right; return what is wrong with the first that is not."""
         if self._fetch is None or self._writing is None or self._have is None:
-            return self._damaged(block)
+            return self._damaged(block)  # the store's own file
         start, stop = self.span(block, end)
         data = memoryview(self._fetch(start, stop - start))
         wrong = None

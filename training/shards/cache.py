@@ -24,15 +24,14 @@ import numpy as np
 from data_contracts.canonical import sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, StoreError
+from training.shards import stretches
 from training.shards.blocks import Array, Fetch, ShardFile, UnreadableShard, remove
 from training.shards.manifest import Manifest, ShardRef, read_manifest
+from training.shards.stretches import DENSE, LONGEST, Needs
 
-LONGEST = 16  # blocks a request at most: 4 MiB; more no longer raises the rate of S3, and costs memory
 _FETCHERS = 8  # so a process may be over its limit by 32 MiB that are under way
 _TRIES = 3
 _TOUCH_S = 1.0
-
-Needs = Sequence[tuple[ShardFile, Array]]
 
 
 class ShardCache:
@@ -159,23 +158,21 @@ class ShardCache:
             pool.shutdown(cancel_futures=True)
 
     def _begin(self, needs: list[tuple[ShardFile, Array]]) -> list[Future[None]]:
-        fetched = sum(
-            file.span(b, b + 1)[1] - (b << file.shift) for file, blocks in needs for b in file.missing(blocks)
-        )
-        reach = 1
-        if fetched:
+        runs = stretches.of(needs, 1, LONGEST)
+        if self.folder is not None and any(len(file.missing(blocks)) for file, blocks in needs):
             # As a reader of files does: the more was missed in a row, the longer the next stretch.
-            reach, self._reach = self._reach, min(LONGEST, 2 * self._reach)
-            if not self._make_room(fetched * reach, evict=False):
-                reach = 1
-                self._make_room(fetched, evict=True, keep={file.path for file, _ in needs})
+            ahead = stretches.of(needs, self._reach, DENSE)
+            self._reach = min(LONGEST, 2 * self._reach)
+            if self._make_room(stretches.size(ahead), evict=False):
+                runs = ahead
+            else:
+                self._make_room(stretches.size(runs), evict=True, keep={file.path for file, _ in needs})
         futures = []
-        for file, blocks in needs:
-            for start, end in _runs(blocks, reach, file.blocks, LONGEST):
-                future = self._workers().submit(self._check, file, start, end)
-                futures.append(future)
-                for block in range(start, end):
-                    self._under_way.setdefault((file, block), future)
+        for file, start, end in runs:
+            future = self._workers().submit(self._check, file, start, end)
+            futures.append(future)
+            for block in range(start, end):
+                self._under_way.setdefault((file, block), future)
         return futures
 
     def _check(self, file: ShardFile, start: int, end: int) -> None:
@@ -264,18 +261,6 @@ class ShardCache:
             self.drops += 1
             if self._files.get(file.path.stem) is file:
                 del self._files[file.path.stem]
-
-
-def _runs(blocks: Array, reach: int, count: int, longest: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of stretches that hold all of `blocks`, ascending; each block stands for `reach` of them."""
-    wanted = np.unique(blocks // reach)
-    start = end = int(wanted[0]) * reach
-    for first in (wanted * reach).tolist():
-        if first > end or first + reach - start > max(longest, reach):
-            yield start, min(end, count)
-            start = first
-        end = first + reach
-    yield start, min(end, count)
 
 
 def _allow_files(count: int) -> None:

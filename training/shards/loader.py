@@ -147,6 +147,11 @@ class Loader:
         self._tokens = np.array([ref.tokens for ref in self._refs], dtype=np.int64)
         self._map = RegionMap(cache if isinstance(cache, ShardCache) else ShardCache(cache), self._refs)
 
+    @property
+    def remote(self) -> bool:
+        """Whether bytes come from a store that is no local directory."""
+        return self._map.cache.folder is not None
+
     def gather(self, lanes: Array, indices: Array) -> Batch:
         """Return the windows of lanes and lane indices, int64 [k], in this order.
 

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from training.shards.blocks import Array, ShardFile, UnreadableShard
-from training.shards.cache import Needs, ShardCache
+from training.shards.cache import ShardCache
 from training.shards.manifest import ShardRef
+from training.shards.stretches import Needs
 
 
 @dataclass(frozen=True)
