@@ -288,6 +288,7 @@ class Store:
         try:
             if self.remote is None:
                 return call()
+            faults.note_use(what)
             found = faults.retry(call, self.retry_s, what)
             self.remote.seen.set()
             return found

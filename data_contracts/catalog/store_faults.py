@@ -7,6 +7,7 @@ fails between pages, and nothing interrupts it, so each of our requests is tried
 from __future__ import annotations
 
 import logging
+import os
 import random
 import re
 import time
@@ -29,6 +30,34 @@ _TRANSIENT_CODES = {
     "XAmzContentSHA256Mismatch", "BadDigest",  # the body arrived as another one; nothing was written
 }  # fmt: skip
 _FIRST_WAIT_S, _LONGEST_WAIT_S, _QUIET_S = 0.1, 5.0, 3.0
+
+
+class _Fork:
+    """obstore answers through threads, which a forked child does not have: it would wait for ever."""
+
+    used = False
+    lost = False
+
+
+def _after_fork() -> None:
+    _Fork.lost = _Fork.used
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def note_use(what: str) -> None:
+    """Note that this process uses obstore.
+
+    Raises:
+        StoreError: it was forked from one that did.
+    """
+    if _Fork.lost:
+        raise StoreError(
+            f"{what}: this process was forked from one that had used a store, and can use none; start it with the"
+            ' method "spawn" of multiprocessing (a torch DataLoader: multiprocessing_context="spawn")'
+        )
+    _Fork.used = True
 
 
 def status_of(error: Exception) -> int | None:

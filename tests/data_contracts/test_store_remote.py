@@ -324,6 +324,33 @@ def test_ctrl_c_ends_a_wait_for_a_store_at_once(store: Store, proxy: Proxy) -> N
     assert time.monotonic() - begun < 3
 
 
+FORK = """
+import os, sys
+from data_contracts.catalog.store import Store
+from data_contracts.errors import StoreError
+store = Store.open(sys.argv[1])
+store.put("k", b"x")
+if os.fork() == 0:
+    try:
+        store.get("k")
+    except StoreError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.wait()
+print(store.get("k"), flush=True)
+"""
+
+
+@once
+def test_a_forked_process_is_told_so_and_does_not_wait_for_ever(store: Store) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, store.url], capture_output=True, text=True, timeout=60, check=True
+    )
+    child, parent = done.stdout.splitlines()
+    assert "k: this process was forked from one that had used a store" in child
+    assert parent == "b'x'"
+
+
 # What a person has to put right
 
 
