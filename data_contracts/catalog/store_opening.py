@@ -99,7 +99,8 @@ def check_url(url: str) -> dict[str, str]:
             message never quotes a value: it may be a secret that stands in the wrong place.
     """
     base, parts = base_of(url), urlsplit(url)
-    if "@" in parts.netloc and not parts.scheme.startswith("abfs"):
+    before, at, _ = parts.netloc.rpartition("@")
+    if at and (":" in before or not parts.scheme.startswith("abfs")):
         raise StoreError(
             f"{parts.scheme}://: this store's URL has a user before '@'; keys are variables, and the URL names them:"
             " ?credentials=NAME"

@@ -193,6 +193,20 @@ def test_bytes_that_change_on_the_way_back_are_read_again_or_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_upload_ends_well_when_the_answer_to_a_part_or_to_its_end_is_lost(
+    store: Store, proxy: Proxy, large: Path
+) -> None:
+    for request in ("partNumber=2&", "POST /"):
+        lost = first_only()
+        proxy.lose = lambda asked, request=request, lost=lost: (  # type: ignore[misc]
+            request in asked and "uploadId=" in asked and next(lost)
+        )
+        through(proxy, store).put_file("f", large, sha256(LARGE))
+        assert store.get("f") == LARGE
+        assert not next(lost)
+        store.delete("f")
+
+
 @once
 def test_an_answer_that_ends_early_is_asked_for_again(store: Store, proxy: Proxy) -> None:
     store.put("k", LARGE)
