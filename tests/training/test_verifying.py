@@ -137,8 +137,8 @@ def test_a_false_block_hash_is_found_in_time(workspace: Workspace) -> None:
     m = north(workspace)
     moved = rewrite(workspace, m, blocks=("0" * 64, *m.blocks[1:]))
     ids, lying = CuratedIds(workspace), lying_in(workspace, m.region)[0]
-    # One block in 16 is compared: that none of 300 tries sees it happens once in 10^8.
-    found = [p for _ in range(300) for one in lying if one.key == moved.key for p in read_content(one, ids).problems]
+    # One block in 32 is compared: that none of 600 tries sees it happens once in 10^8.
+    found = [p for _ in range(600) for one in lying if one.key == moved.key for p in read_content(one, ids).problems]
     assert found and all("other bytes for block 0" in problem for problem in found)
 
 

@@ -83,6 +83,14 @@ def test_a_manifest_names_every_block_and_where_the_tokens_begin(store: Store) -
     assert (manifest.loss_mask, manifest.mask_offset) == (False, None)
 
 
+def test_an_open_shard_is_mapped_and_not_copied(store: Store) -> None:
+    (manifest,) = write(store, ["one two three four"] * 2000)
+    before = pa.total_allocated_bytes()
+    shard = open_shard(store.path(manifest.arrow_key))
+    assert shard.tokens.nbytes > 4000
+    assert pa.total_allocated_bytes() - before < shard.tokens.nbytes
+
+
 def test_a_unit_without_records_is_one_empty_shard(store: Store) -> None:
     (manifest,) = write(store, [])
     assert (manifest.records, manifest.tokens, manifest.parts) == (0, 0, 1)

@@ -32,7 +32,7 @@ from training.workspace import today
 
 # Every shard is hashed as a whole; of its blocks one in so many, drawn anew each time, is compared with its own hash.
 # A block that is wrong in a manifest whose whole is right was never written so by us, and stops a loader, no more.
-_BLOCK_SAMPLE = 16
+_BLOCK_SAMPLE = 32
 _READ_BYTES = 1 << 20
 
 
@@ -145,8 +145,7 @@ def _content(path: Path, lying: Lying, ids: CuratedIds, progress: Callable[[int]
     ]
     if offsets[0] != 0 or offsets[-1] != len(shard.tokens) or (np.diff(offsets) < 1).any():
         problems.append("its record boundaries do not cut its tokens into records.")
-    names = shard.table.column("record_id").combine_chunks()
-    return Content(tuple(problems), ids.sum_of(names.chunk(0) if isinstance(names, pa.ChunkedArray) else names))
+    return Content(tuple(problems), ids.add([ids.sum_of(chunk) for chunk in shard.table.column("record_id").chunks]))
 
 
 def _wrong_bytes(path: Path, m: Manifest, progress: Callable[[int], None]) -> Iterator[str]:

@@ -104,8 +104,9 @@ class CuratedIds:
             if len(removed):
                 there = pc.invert(pc.is_in(ids, removed))
                 ids, splits = ids.filter(there), splits.filter(there)
-            for split in pc.unique(splits).to_pylist():
-                yield split, ids.filter(pc.equal(splits, split))
+            found = pc.unique(splits).to_pylist()
+            for split in found:
+                yield split, ids if len(found) == 1 else ids.filter(pc.equal(splits, split))
 
     def _version(self, dataset: str, ingest_id: str) -> PartitionVersion | None:
         return self._open(dataset)[1].get(ingest_id)

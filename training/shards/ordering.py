@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-RUN_BYTES = 64 << 20
+RUN_BYTES = 32 << 20
 # Record ids are HMACs, so their first three hex digits cut any number of rows into 4,096 parts of about one size.
 _PREFIX = 3
 _BATCH_ROWS = 8192

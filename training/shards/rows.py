@@ -19,7 +19,7 @@ from data_contracts.errors import DataRefused, PolicyRefused
 from data_contracts.policy import retained
 from data_contracts.terms import TrainingTerms
 from data_contracts.trained import trained_spans, trained_text
-from training.shards.ordering import by_record_id
+from training.shards.ordering import RUN_BYTES, by_record_id
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class CuratedRows:
             found += [UnitRows(partition, split, *counts) for split, counts in sorted(sums.items())]
         return tuple(found)
 
-    def batches(self, partition: str, split: str) -> Iterator[pa.RecordBatch]:
+    def batches(self, partition: str, split: str, run_bytes: int = RUN_BYTES) -> Iterator[pa.RecordBatch]:
         """Yield the records of one unit ascending by their ids: record_id, text, and spans where the terms have lossOn.
 
-        Memory does not depend on how many there are.
+        Memory does not depend on how many there are: what is more than `run_bytes` is sorted on disk.
 
         Raises:
             DataRefused: the curation's log does not fit the rows.
@@ -85,7 +85,7 @@ class CuratedRows:
         scanned = (
             batch.filter(pc.equal(batch.column("split"), split)) for batch in self.tables.scan_accepted(version, names)
         )
-        for batch in by_record_id(scanned):
+        for batch in by_record_id(scanned, run_bytes):
             first, last = batch.column("record_id")[0], batch.column("record_id")[-1]
             start = pc.sum(pc.less(logged, first.cast(pa.string()))).as_py() or 0
             end = pc.sum(pc.less_equal(logged, last.cast(pa.string()))).as_py() or 0

@@ -1,4 +1,4 @@
-"""A region's shards as a Hugging Face `Dataset`: for any other trainer, and for a look at what a site holds."""
+"""A region's shards as a Hugging Face `Dataset`: for any other trainer, and for a look at what a region holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
+from training.shards.cache import ShardCache
 from training.shards.manifest import ShardRef
 from training.shards.writer import open_shard
 
@@ -14,20 +15,24 @@ if TYPE_CHECKING:
     import datasets
 
 
-def as_dataset(store: Store, shards: Sequence[ShardRef]) -> datasets.Dataset:
-    """Open shards as one `datasets.Dataset` with columns record_id, tokens, text_bytes; the tokens stay mapped.
+def as_dataset(source: Store | ShardCache, shards: Sequence[ShardRef]) -> datasets.Dataset:
+    """Open shards of one data set as a `datasets.Dataset`; the tokens stay mapped.
+
+    Columns: record_id, tokens, text_bytes, and trained (1 where a token has a loss) where the shards have a mask.
+    `source` is a region's store when it is a local directory, or a cache that brings shards of any store here.
 
     Raises:
-        StoreError: no shard was named, or one cannot be opened.
+        StoreError: no shard was named, or one cannot be opened, or its bytes are not those its manifest names.
     """
     import datasets
     from datasets.table import MemoryMappedTable
 
+    cache = source if isinstance(source, ShardCache) else ShardCache(source)
     if not shards:
-        raise StoreError(f"{store.url}: no shards to open; is the region right?")
+        raise StoreError(f"{cache.store.url}: no shards to open; is the region right?")
     parts: list[Any] = []
     for ref in shards:
-        path = store.path(ref.arrow_key)
+        path = cache.path(ref)
         table = open_shard(path).table.replace_schema_metadata(None)
         parts.append(datasets.Dataset(MemoryMappedTable(table, str(path))))
     return datasets.concatenate_datasets(parts)

@@ -282,5 +282,6 @@ def open_shard(path: Path) -> ShardData:
 
 
 def _one_chunk(table: pa.Table, name: str) -> Any:
-    column = table.column(name).combine_chunks()
-    return column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    # combine_chunks would copy even a single chunk: the tokens of a whole shard.
+    column = table.column(name)
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
