@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("validation", "orchestration", "codec", "placement")
+NAMES = ("validation", "orchestration", "codec", "placement", "sharding")
 
 
 def main() -> int:
