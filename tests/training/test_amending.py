@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from data_contracts.catalog.terms_chain import put_terms
-from data_contracts.errors import CausewayError, PolicyRefused, RoundError
-from data_contracts.sources import open_source
-from tests.data_contracts.making import make_contract, write_lines
-from training import amending, steps
+from data_contracts.errors import PolicyRefused, RoundError
+from tests.training.small_run import Sites, ingest, loader_lines, opened, planned
+from training import amending
 from training.checker import check_policy
 from training.planning import ModelConfig, RunConfig
 from training.recipe import InnerRecipe
 from training.rounds import ledger
 from training.rounds.control import cancel
-from training.rounds.plan import CurriculumStep, Plan, read_plan
+from training.rounds.plan import CurriculumStep, Plan
 from training.rounds.run import newest_state, read_run_data, replay, start_state
 from training.shards.writer import open_shard
 from training.tracing import trace_record
 from training.verify import verify_run
-from training.worker import SiteWorker
 from training.workspace import Workspace
 
 torch.set_num_threads(1)
@@ -45,7 +39,6 @@ CONFIG = RunConfig(
     rounds=5,
     snapshot_every=2,
 )
-READER = {"format": "jsonl", "partition": {"from": "path", "pattern": r"([^/]+)\.jsonl$"}}
 SITES = """format = 2
 [home]
 store = "home"
@@ -68,76 +61,12 @@ jurisdictions = ["JP"]
 """
 
 
-def ingest(workspace: Workspace, folder: Path, name: str, days: range) -> None:
-    """Bring in days of a data set, and curate it."""
-    contract = make_contract(folder / name, id=f"test/{name}", reader=READER)
-    for day in days:
-        rows = [{"key": f"{day}-{n}", "content": f"{name} of day {day}: {n} and {n * day} words"} for n in range(8)]
-        write_lines(folder / name / "data" / f"day{day}.jsonl", rows)
-    source = open_source(contract, str(folder / name / "data"))
-    steps.admit(workspace, contract, str(folder / name / "data"))
-    for partition in steps.outstanding(workspace, contract, source).todo:
-        steps.ingest_one(workspace, contract, source, partition)
-    steps.curate_set(workspace, contract)
-
-
 @pytest.fixture
 def run(tmp_path: Path) -> tuple[Workspace, Plan]:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "sites.toml").write_text(SITES)
-    workspace = Workspace.open(tmp_path / "home")
+    workspace = opened(tmp_path, SITES)
     for name in ("notes", "tales"):
         ingest(workspace, tmp_path, name, range(4))
-    sets = steps.read_sets(workspace, CONFIG.datasets)
-    record = steps.make_tokenizer(workspace, CONFIG, sets)
-    made = steps.make_shards(workspace, CONFIG, sets, record)
-    plan = steps.plan_run(workspace, CONFIG, made, record.tokenizer.vocab_size)
-    return workspace, read_plan(workspace.home, plan.run)
-
-
-class Sites:
-    """The sites of a run as threads, which stop in the round after `allowed` until `go` lets them on."""
-
-    def __init__(self, workspace: Workspace, plan: Plan, allowed: int = 99) -> None:
-        self.workspace, self.plan, self.allowed = workspace, plan, allowed
-        self.failed: dict[str, str] = {}
-        self.threads: dict[str, threading.Thread] = {}
-
-    def start(self, *sites: str) -> None:
-        for site in sites:
-            self.threads[site] = threading.Thread(target=self._run, args=(site,))
-            self.threads[site].start()
-
-    def go(self, allowed: int) -> None:
-        """Let the sites commit rounds up to this one, and wait until they have."""
-        self.allowed = allowed
-        until = time.monotonic() + 60
-        while not self._committed(allowed):
-            assert time.monotonic() < until, f"round {allowed} was not committed in 60 s: {self.failed}"
-            time.sleep(0.01)
-
-    def _committed(self, number: int) -> bool:
-        return self.workspace.home.exists(f"runs/{self.plan.run}/commits/{number:06d}.json")
-
-    def _gate(self) -> bool:
-        while self._committed(self.allowed):
-            time.sleep(0.01)
-        return False
-
-    def _run(self, site: str) -> None:
-        workspace = self.workspace
-        peers = {s.name: workspace.store(s.name) for s in self.plan.sites if s.name != site}
-        log = workspace.root / "log"
-        store, key = workspace.store(site), workspace.site_key(site)
-        try:
-            SiteWorker(self.plan, site, workspace.home, store, peers, key, log, self._gate).run()
-        except CausewayError as error:
-            self.failed[site] = str(error)
-
-    def end(self) -> None:
-        for thread in self.threads.values():
-            thread.join(timeout=60)
-            assert not thread.is_alive()
+    return workspace, planned(workspace, CONFIG)
 
 
 def test_data_and_sites_come_and_go_in_a_run_and_every_position_is_accounted_for(
@@ -203,11 +132,6 @@ def test_data_and_sites_come_and_go_in_a_run_and_every_position_is_accounted_for
     assert {partition for partition, _ in traced} >= {"day0", "day4"}
 
 
-def loader_lines(workspace: Workspace) -> list[dict[str, Any]]:
-    files = sorted((workspace.root / "log").glob("*.ndjson"))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
 def test_what_must_not_happen_is_refused_before_it_is_signed(run: tuple[Workspace, Plan], tmp_path: Path) -> None:
     workspace, plan = run
     name = plan.run
@@ -252,19 +176,14 @@ def test_terms_that_forbid_a_new_data_set_keep_it_out_of_a_run(run: tuple[Worksp
 def test_positions_of_a_damaged_shard_are_skipped_on_record_where_the_plan_says_so(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "sites.toml").write_text(SITES)
-    workspace = Workspace.open(tmp_path / "home")
+    workspace = opened(tmp_path, SITES)
     ingest(workspace, tmp_path, "notes", range(6))
     config = CONFIG.model_copy(
         update={"datasets": ["test/notes"], "curriculum": [], "unreadable": "skip", "rounds": 2, "sites": ["berlin"]}
     )
-    sets = steps.read_sets(workspace, config.datasets)
-    record = steps.make_tokenizer(workspace, config, sets)
-    made = steps.make_shards(workspace, config, sets, record)
-    plan = steps.plan_run(workspace, config, made, record.tokenizer.vocab_size)
+    plan = planned(workspace, config)
     store = workspace.store("berlin")
-    ref = made.versions[0].of("europe", "train")[0]
+    ref = read_run_data(workspace.home, plan).shards("test/notes", "europe", "train")[0]
     lost = open_shard(store.path(ref.arrow_key)).record_ids
     whole = store.path(ref.arrow_key).read_bytes()
     damaged = bytearray(whole)
