@@ -48,7 +48,7 @@ def secrets_set(place: str, name: str, *, home: Home = DEFAULT_HOME) -> int:
     from flows.credentials import check_name, set_credential
     from flows.server import use_running
 
-    _check_place(home, place)
+    check_place(home, place)
     check_name(name, "secrets set")
     if sys.stdin.isatty():
         from getpass import getpass
@@ -76,7 +76,7 @@ def secrets_list(place: str, *, home: Home = DEFAULT_HOME, json: Json = False) -
     from flows.credentials import read_credentials
     from flows.server import use_running
 
-    _check_place(home, place)
+    check_place(home, place)
     use_running(home)
     names = sorted(asyncio.run(read_credentials(place)))
     if json:
@@ -86,13 +86,19 @@ def secrets_list(place: str, *, home: Home = DEFAULT_HOME, json: Json = False) -
     return 0
 
 
-def _check_place(home: Home, place: str) -> None:
+def check_place(home: Home, place: str) -> None:
+    """Check that a place is home, a site, or a name that a store's URL gives.
+
+    Raises:
+        CausewayError: it is none; lists those there are.
+    """
     from data_contracts.catalog.store_opening import credentials_of
     from data_contracts.errors import CausewayError
     from training.workspace import Workspace
 
     places = Workspace.open(home).sites.places
     known = [site.name for site in places]
-    known += sorted({credentials_of(site.store_url) for site in places} - {"", *known})
+    urls = [url for site in places for url in (site.store_url, site.tables_url or "")]
+    known += sorted({credentials_of(url) for url in urls} - {"", *known})
     if place not in known:
         raise CausewayError(f"no place {place!r} in sites.toml; it has: {', '.join(known)}")

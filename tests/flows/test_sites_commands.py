@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import CausewayError
+from flows.commands.secrets import check_place
 from flows.commands.sites import add, check, list_
 
 SOUTH = {"region": "eu-south", "jurisdiction": ["IT"], "store": "sites/south"}
@@ -56,3 +57,12 @@ def test_a_site_that_is_refused_changes_nothing(tmp_path: Path, capsys: pytest.C
     with pytest.raises(CausewayError, match="site 'north' stands twice"):
         add("north", home=tmp_path, **SOUTH)  # type: ignore[arg-type]
     assert not (tmp_path / "sites.toml").exists()
+
+
+def test_a_secret_may_be_of_any_name_that_a_store_gives(tmp_path: Path) -> None:
+    named = {"store": "s3://b?credentials=bucket-key", "tables": "s3://t?credentials=table-key"}
+    add("south", home=tmp_path, **SOUTH | named)  # type: ignore[arg-type]
+    for place in ("home", "south", "bucket-key", "table-key"):
+        check_place(tmp_path, place)
+    with pytest.raises(CausewayError, match="no place 'other' in sites.toml; it has: home, .*, bucket-key, table-key"):
+        check_place(tmp_path, "other")
