@@ -29,7 +29,7 @@ from training.shards.blocks import Array, Fetch, ShardFile, UnreadableShard, rem
 from training.shards.manifest import Manifest, ShardRef, read_manifest
 from training.shards.stretches import DENSE, LONGEST, Needs
 
-_FETCHERS = 8  # so a process may be over its limit by 32 MiB that are under way
+_FETCHERS = 6  # so a process may be over its limit by 48 MiB that are under way
 _TRIES = 3
 _TOUCH_S = 1.0
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from training.shards.blocks import Array, ShardFile
 
-LONGEST = 16  # blocks a request at most: 4 MiB; more no longer raises the rate of S3, and costs memory
-DENSE = 3  # blocks of a longest stretch: so many requests cost more than one for all of it, at 2 MiB a request
+LONGEST = 32  # blocks a request at most: 8 MiB; the server works 35 % more than for whole objects, with 4 MiB 50 %
+DENSE = 5  # blocks of a longest stretch: so many requests cost more than one for all of it, at 2 MiB a request
 
 Needs = Sequence[tuple[ShardFile, Array]]
 Stretch = tuple[ShardFile, int, int]
@@ -23,18 +23,18 @@ def of(needs: Needs, reach: int, dense: int) -> list[Stretch]:
 def runs(blocks: Array, reach: int, dense: int, count: int) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of stretches of 0..count-1 that hold all of `blocks`, ascending, none across a `LONGEST`.
 
-    Each block stands for `reach` of them, and `dense` blocks in one `LONGEST` for all of it.
+    Each block stands for `reach` of them, and `dense` blocks in one `LONGEST` for all of it. A short rest at the end
+    of the file goes with the stretch before it.
     """
-    stretches, often = np.unique(blocks // LONGEST, return_counts=True)
-    whole = stretches[often >= dense]
-    units = [whole[:, None] * LONGEST + np.arange(LONGEST)]
-    few = np.unique(blocks[~np.isin(blocks // LONGEST, whole)] // reach)
-    units.append(few[:, None] * reach + np.arange(reach))
-    wanted = np.unique(np.concatenate([unit.reshape(-1) for unit in units]))
-    cuts = np.flatnonzero((np.diff(wanted) > 1) | (wanted[1:] % LONGEST == 0)) + 1
-    for run in np.split(wanted, cuts):
-        if run[0] < count:
-            yield int(run[0]), min(int(run[-1]) + 1, count)
+    every = np.arange(count)
+    owner = np.minimum(every // LONGEST, max(0, (count - 1 - LONGEST // 4) // LONGEST))
+    wanted = np.isin(every // reach, blocks // reach)
+    often = np.bincount(owner[blocks])
+    wanted |= np.isin(owner, np.flatnonzero(often >= dense))
+    chosen = every[wanted]
+    cuts = np.flatnonzero((np.diff(chosen) > 1) | (np.diff(owner[wanted]) > 0)) + 1
+    for run in np.split(chosen, cuts):
+        yield int(run[0]), int(run[-1]) + 1
 
 
 def size(asked: Sequence[Stretch]) -> int:
