@@ -112,10 +112,11 @@ def contribute(run: Run, state: ChainState, site: str, update: Tensors | None = 
         "loss": 2.5,
         "inner": "new",
         "device": "cpu",
+        "feedback": "new" if plan.feedback else "",
         **changes,
     }
     made = tensors(sum(site.encode()) + 1000 * state.round, 0.01) if update is None else update
-    return contributions.make(header, made, "fp32", run.key(site))
+    return contributions.make(header, made, plan.codec, run.key(site))
 
 
 def write_commit(

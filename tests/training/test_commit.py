@@ -9,7 +9,7 @@ import pytest
 from data_contracts.canonical import canonical_json, document_sha, sha256
 from data_contracts.errors import RoundError, StoreError
 from data_contracts.signing import sign
-from tests.training.making import Run, contribute, key_of, make_run, write_commit
+from tests.training.making import Run, contribute, key_of, make_run, tensors, write_commit
 from training.rounds import contribution as contributions
 from training.rounds import merge
 from training.rounds.chain import Slot, advance, commit_key
@@ -238,3 +238,25 @@ def test_an_input_that_is_missing_makes_nothing_invalid(run: Run) -> None:
         advance(run.home, run.plan, run.start)
     run.home.put(key, data)
     assert step(run, run.start)[0].round == 1
+
+
+def test_shares_are_capped_and_clips_are_on_record_as_the_plan_says(tmp_path: Path) -> None:
+    run = make_run(tmp_path, weight_cap=0.5, clip="median", codec="int8-256")
+    given = [
+        contribute(run, run.start, site, tensors(k, scale), tokens=tokens)
+        for k, (site, scale, tokens) in enumerate([("east", 0.01, 40), ("north", 0.01, 4), ("west", 1.0, 4)])
+    ]
+    document, _ = write_commit(run, run.start, given)
+    assert [i["weight"] for i in document["inputs"]] == [0.5, 0.25, 0.25]
+    norms = [c.header.norm for c in given]
+    median = sorted(norms)[1]
+    assert [i["clip"] for i in document["inputs"]] == [1.0 if n <= median else median / n for n in norms]
+    assert min(i["clip"] for i in document["inputs"]) < 0.1
+    judge(run, run.start, document, given)
+    for name, value in (("clip", 1.0), ("weight", 0.4)):
+        inputs = [{**i, name: value} for i in document["inputs"]]
+        forged = sign({k: v for k, v in {**document, "inputs": inputs}.items() if k != "signature"}, key_of("east"))
+        with pytest.raises(RoundError, match="inputs is"):
+            judge(run, run.start, forged, given)
+    plain = make_run(tmp_path / "plain")
+    assert "clip" not in write_commit(plain, plain.start, everybody(plain, plain.start))[0]["inputs"][0]

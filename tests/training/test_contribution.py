@@ -13,7 +13,7 @@ from data_contracts.errors import RoundError, StoreError
 from data_contracts.signing import public_hex, sign
 from tests.training.making import SHAPES, Run, contribute, key_of, make_run, tensors, write_commit
 from training.rounds import contribution as contributions
-from training.rounds.codec import encode
+from training.rounds.codec import encode, wire_bytes
 from training.rounds.commit import check_against
 from training.rounds.contribution import Contribution
 from training.rounds.merge import halving_norm
@@ -293,3 +293,31 @@ def test_a_format_that_does_not_go_with_the_skipped_positions_is_refused(run: Ru
         forged(made, "north", format=2)
     with pytest.raises(RoundError, match="format 1 does not go with 1 skipped ranges"):
         forged(made, "north", skipped=[[0, 0, 1]])
+
+
+def test_error_feedback_is_said_where_the_plan_has_it_and_nowhere_else(run: Run, tmp_path: Path) -> None:
+    assert "feedback" not in contribute(run, run.start, "north").header.body()
+    feeding = make_run(tmp_path / "feeding", codec="topk-4096-64-2", feedback=0.95)
+    good = contribute(feeding, feeding.start, "north", feedback="clean")
+    assert (good.header.body()["format"], good.header.body()["feedback"]) == (3, "clean")
+    contributions.publish(feeding.stores["north"], good)
+    (key,) = contributions.find(feeding.stores["north"], feeding.plan.run, 1, "north")
+    judge(feeding, contributions.read(feeding.stores["north"], key))
+    with pytest.raises(RoundError, match="feedback is '' where the plan's decay is 0.95"):
+        judge(feeding, contribute(feeding, feeding.start, "north", feedback=""))
+    with pytest.raises(RoundError, match="feedback is 'new' where the plan's decay is 0.0"):
+        judge(run, contribute(run, run.start, "north", feedback="new"))
+    with pytest.raises(RoundError, match="feedback is 'lost'"):
+        forged(good, "north", feedback="lost")
+    with pytest.raises(RoundError, match="format 1 does not go with 0 skipped ranges and feedback 'clean'"):
+        forged(good, "north", format=1)
+
+
+@pytest.mark.parametrize("codec", ["bf16", "int8-256", "e3m0-128", "topk-4096-64-2"])
+def test_the_norm_is_that_of_what_was_sent(tmp_path: Path, codec: str) -> None:
+    run = make_run(tmp_path, codec=codec)
+    one = contribute(run, run.start, "north")
+    judge(run, one)
+    decoded = contributions.check(one, run.plan.site("north").public_key, SHAPES, "it")
+    assert halving_norm(decoded) == one.header.norm
+    assert one.header.payload_bytes == wire_bytes(codec, SHAPES)

@@ -37,7 +37,7 @@ def test_every_field_is_part_of_what_a_run_is(run: Run) -> None:
 
 def test_a_plan_that_says_nothing_newer_keeps_the_hash_it_had(run: Run) -> None:
     later = {"temperature": 2.0, "curriculum": [{"from_round": 2, "weights": {"test/notes": 1.0}}]}
-    later |= {"unreadable": "skip", "order": 2}
+    later |= {"unreadable": "skip", "order": 2, "feedback": 0.95, "weight_cap": 0.5, "clip": "median"}
     assert not later.keys() & run.plan.body().keys()
     for name, value in later.items():
         changed = Plan.model_validate({**run.plan.body(), name: value})
@@ -54,6 +54,11 @@ def test_a_plan_that_says_nothing_newer_keeps_the_hash_it_had(run: Run) -> None:
         {"curriculum": [{"from_round": 0, "weights": {"a": 1}}]},
         {"curriculum": [{"from_round": 2, "weights": {}}]},
         {"curriculum": [{"from_round": 2, "weights": {"a": -1}}]},
+        {"codec": "zip"},
+        {"codec": "topk-4096-63-2"},
+        {"feedback": 1.5},
+        {"weight_cap": 0},
+        {"clip": "mean"},
     ],
 )
 def test_a_mixture_or_an_order_that_is_none_is_no_plan(run: Run, change: dict[str, object]) -> None:
