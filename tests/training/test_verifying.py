@@ -18,11 +18,11 @@ from data_contracts.catalog.terms_chain import put_terms
 from data_contracts.errors import CausewayError
 from flows.commands import shards as commands
 from tests.training import ingested
-from training.shards.audit import read_content
+from training.shards import audit
 from training.shards.curated_ids import CuratedIds
 from training.shards.manifest import BLOCK_BYTES, Manifest
 from training.shards.sharding import existing_manifests
-from training.shards.verifying import ShardVerdict, lying_in, verify_shards
+from training.shards.verifying import ShardVerdict, verify_shards
 from training.shards.writer import UnitFacts, hashes, open_shard, write_unit
 from training.workspace import Workspace
 
@@ -133,13 +133,14 @@ def test_a_manifest_that_says_something_else_than_its_file_or_the_tables_is_name
         assert any(says in problem for problem in found[0].problems), found
 
 
-def test_a_false_block_hash_is_found_in_time(workspace: Workspace) -> None:
+def test_a_false_block_hash_is_named(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     m = north(workspace)
     moved = rewrite(workspace, m, blocks=("0" * 64, *m.blocks[1:]))
-    ids, lying = CuratedIds(workspace), lying_in(workspace, m.region)[0]
-    # One block in 32 is compared: that none of 600 tries sees it happens once in 10^8.
-    found = [p for _ in range(600) for one in lying if one.key == moved.key for p in read_content(one, ids).problems]
-    assert found and all("other bytes for block 0" in problem for problem in found)
+    # Every block is drawn, in place of one in so many.
+    monkeypatch.setattr(audit, "_BLOCK_SAMPLE", 1)
+    (found,) = wrong(workspace)
+    assert found.key == moved.key
+    assert "other bytes for block 0" in found.problems[0]
 
 
 def test_a_manifest_that_is_no_manifest_is_named(workspace: Workspace) -> None:

@@ -32,7 +32,7 @@ from training.workspace import today
 
 # Every shard is hashed as a whole; of its blocks one in so many, drawn anew each time, is compared with its own hash.
 # A block that is wrong in a manifest whose whole is right was never written so by us, and stops a loader, no more.
-_BLOCK_SAMPLE = 32
+_BLOCK_SAMPLE = 64
 _READ_BYTES = 1 << 20
 
 
