@@ -62,6 +62,13 @@ FAULTS = {
     "curriculum from 0": (GOOD + step(0), "run.toml: curriculum.0.from_round: "),
     "temperature 0": (GOOD + "temperature = 0\n", "run.toml: temperature: "),
     "unreadable": (GOOD + 'unreadable = "forget"\n', "run.toml: unreadable: "),
+    "codec": (
+        GOOD + 'codec = "zip"\n',
+        "run.toml: codec: .*unknown codec 'zip'; this Causeway speaks fp32, bf16, int8-BLOCK",
+    ),
+    "feedback": (GOOD + "feedback = 2\n", "run.toml: feedback: "),
+    "weight cap": (GOOD + "weight_cap = 0\n", "run.toml: weight_cap: "),
+    "clip": (GOOD + 'clip = "mean"\n', "run.toml: clip: "),
     "heads": (GOOD + "[model]\nhidden_size = 10\nheads = 4\n", "each head needs the same even width"),
     "small": (GOOD + "[model]\nhidden_size = 4\n", "model hidden_size: "),
     "not TOML": ("name = ", "run.toml: not TOML"),

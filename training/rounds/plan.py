@@ -15,7 +15,7 @@ from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, public_hex, sign
-from training.rounds.codec import parse_codec
+from training.rounds.codecs.names import parse_codec
 from training.shards.permutation import NEWEST_ORDER
 from training.shards.schedule import LANES
 
