@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from data_contracts.errors import RoundError
-from training.model import Parameters, load_parameters, parameters_of
+from training.model import ModelSpec, Parameters, build, load_parameters, parameters_of
 from training.muon import Muon
 from training.recipe import InnerRecipe, learning_rate
 from training.sharded import divided, whole
@@ -70,9 +70,17 @@ class Loop(Protocol):
         """Forget the optimizer's state."""
 
 
+MakeLoop = Callable[[ModelSpec, int, InnerRecipe], Loop]
+
+
 def pick_device() -> torch.device:
     """Return the accelerator that torch finds, of whatever make, or the CPU."""
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def alone(spec: ModelSpec, seed: int, recipe: InnerRecipe) -> InnerLoop:
+    """Return the loop of a site of one process, on the device that is there."""
+    return InnerLoop(build(spec, seed), recipe, pick_device())
 
 
 @dataclass(frozen=True)

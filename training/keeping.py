@@ -20,7 +20,7 @@ from safetensors.numpy import load, save
 from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError, StoreError
-from training.inner import InnerLoop
+from training.inner import Loop
 from training.rounds.feedback import Feedback
 
 HEARTBEAT_S = 0.5
@@ -54,7 +54,7 @@ class Kept:
         self._beat = 0.0
         self._counter = 0
 
-    def keep_inner(self, number: int, loop: InnerLoop, feedback: Feedback | None = None) -> None:
+    def keep_inner(self, number: int, loop: Loop, feedback: Feedback | None = None) -> None:
         """Keep the inner optimizer's state after a round, and what is owed by then; that of two rounds before goes."""
         arrays = {k: np.asarray(v, order="C") for k, v in loop.state().items()}
         if feedback is not None:
@@ -70,7 +70,7 @@ class Kept:
         else:
             self.store.delete(self._inner_key(number))
 
-    def load_inner(self, number: int, loop: InnerLoop) -> bool:
+    def load_inner(self, number: int, loop: Loop) -> bool:
         """Load the inner optimizer's state after a round; False, and nothing loaded, when it is lost or damaged.
 
         Raises:

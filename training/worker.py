@@ -16,6 +16,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from data_contracts.policy import Purpose
 from data_contracts.signing import KeyRing, public_hex
 from training import model as models
 from training.admission import EXIT_REFUSED, require_use
-from training.inner import InnerLoop, pick_device
+from training.inner import MakeLoop, alone
 from training.keeping import Kept, Spans
 from training.process import Stopped, end_with, only_worker
 from training.recipe import InnerRecipe
@@ -76,6 +77,7 @@ class SiteWorker:
     cache: Path | None = None
     cache_bytes: int | None = None
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    make_loop: MakeLoop = alone
 
     def __post_init__(self) -> None:
         listed = self.plan.site(self.site)
@@ -89,8 +91,7 @@ class SiteWorker:
         self._shards = ShardCache(self.store, self.cache, self.cache_bytes)
         self.loader = self._loader(None)
         self.recipe = InnerRecipe.model_validate(self.plan.inner)
-        self.net = models.build(models.ModelSpec.model_validate(self.plan.model), self.plan.seed)
-        self.loop = InnerLoop(self.net, self.recipe, pick_device())
+        self.loop = self.make_loop(models.ModelSpec.model_validate(self.plan.model), self.plan.seed, self.recipe)
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
         self.feedback, self.owed = self._fresh_feedback(), "new"
         self.inner, self.trained = "new", 0
@@ -156,7 +157,7 @@ class SiteWorker:
         terms = read_terms(self.home, plan.owner)
         require_use(plan, terms, self.site, held, Purpose.parse(plan.purpose))
         base = merge.parameters(state.tensors)
-        models.load_parameters(self.net, base)
+        self.loop.load_parameters(base)
         lanes = lanes_of(plan, state.members, self.region)[self.site]
         claims = next_claims(state.index[self.region], lanes, plan.steps * plan.batch_windows)
         places = unroll(claims)
@@ -172,7 +173,8 @@ class SiteWorker:
                 self.loader.record(batch, {**note, "places": batches[step]})
                 skipped += batch.skipped
                 inputs, targets = inputs_targets(batch)
-                result = self.loop.step(inputs, targets, (number - 1) * plan.steps + step)
+                at = (number - 1) * plan.steps + step
+                result = self.loop.step(inputs, targets, at, self._tokens_at(state, step))
                 nats += result.loss * result.tokens
                 for owner, count in zip(self.loader.owners(batch), (targets >= 0).sum(axis=1).tolist(), strict=True):
                     if count:
@@ -183,7 +185,7 @@ class SiteWorker:
                 f"site {self.site}: no shard of round {number} can be read; restore them in {self.store.url}"
             )
         with spans.span("encode"):
-            update = merge.subtract(base, models.parameters_of(self.net))
+            update = merge.subtract(base, self.loop.parameters())
             header: dict[str, Any] = {
                 "run": plan.run,
                 "plan": plan.sha,
@@ -209,6 +211,11 @@ class SiteWorker:
             self.kept.keep_inner(number, self.loop, self.feedback)
             contributions.publish(self.store, made)
         self.inner, self.owed, self.trained = "kept", "kept", number
+
+    def _tokens_at(self, state: ChainState, step: int) -> int:
+        """Return what all sites have trained on once this step of the next round is done, windows counted as full."""
+        committed = sum(map(sum, state.index.values()))
+        return (committed + (step + 1) * self.plan.batch_windows * len(state.members)) * self.plan.window
 
     def _has_published(self, state: ChainState) -> bool:
         """Say whether a contribution of this site that fits the next round is in its store."""
@@ -245,8 +252,8 @@ class SiteWorker:
 
     def _restore(self, state: ChainState) -> None:
         """Load the inner optimizer's state of the last round, and what is owed; without it, begin clean and say so."""
-        models.load_parameters(self.net, merge.parameters(state.tensors))
-        self.loop = InnerLoop(self.net, self.recipe, pick_device())
+        self.loop.load_parameters(merge.parameters(state.tensors))
+        self.loop.reset()
         self.feedback = self._fresh_feedback()
         self.trained = state.round
         if state.round == 0:
@@ -261,7 +268,7 @@ class SiteWorker:
         """Return error feedback that owes nothing yet; None where the plan has none."""
         if self.plan.feedback == 0:
             return None
-        return Feedback(self.plan.feedback, {n: t.shape for n, t in models.parameters_of(self.net).items()})
+        return Feedback(self.plan.feedback, {n: t.shape for n, t in self.loop.parameters().items()})
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
         facts = {"round": number, "step": step, "steps": self.plan.steps, "tokens": tokens, "done": done}
@@ -270,6 +277,15 @@ class SiteWorker:
     def _check_stop(self) -> None:
         if self.stop():
             raise Stopped
+
+
+def _loops(ranks: int, form: str, threads: int) -> AbstractContextManager[MakeLoop]:
+    """Return what makes this site's loop: in this process, or over its ranks (docs/inside-a-site.md)."""
+    if ranks == 1 and "WORLD_SIZE" not in os.environ:
+        return nullcontext(alone)
+    from training.parallel import together
+
+    return together(ranks, form, threads)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -289,6 +305,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for shards of a store that is no directory")
     parser.add_argument("--cache-gb", type=float, metavar="N", help="bound of that folder, in 10^9 bytes")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; part of what makes bytes repeat")
+    parser.add_argument("--ranks", type=int, default=int(os.environ.get("CAUSEWAY_RANKS", "1")), help="processes")
+    parser.add_argument("--form", default=os.environ.get("CAUSEWAY_FORM", "ddp"), choices=("ddp", "fsdp"))
     parser.add_argument("--loader-log", type=Path, help="folder for an independent log of what the loader handed out")
     parser.add_argument("--parent", type=int, metavar="PID", help="die with this process, the one that started it")
     options = parser.parse_args(arguments)
@@ -299,10 +317,16 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda received, _frame: stopping.append(received))
     torch.set_num_threads(options.threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    if int(os.environ.get("RANK", "0")) > 0:
+        # torchrun has started it beside rank 0, which does the work of the chain.
+        from training.parallel import follower
+
+        return follower()
     try:
         home, store = Store.open(options.home_store), Store.open(options.store)
         plan = read_plan(home, options.run)
-        with only_worker(store, plan.run, options.site, lambda: bool(stopping), options.cache):
+        lock = only_worker(store, plan.run, options.site, lambda: bool(stopping), options.cache)
+        with lock, _loops(options.ranks, options.form, options.threads) as make_loop:
             worker = SiteWorker(
                 plan=plan,
                 site=options.site,
@@ -317,6 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
                 stop=lambda: bool(stopping),
                 cache=options.cache,
                 cache_bytes=None if options.cache_gb is None else round(options.cache_gb * 1e9),
+                make_loop=make_loop,
             )
             state = worker.run()
     except Stopped:
