@@ -80,7 +80,7 @@ class Access:
 
 
 class Server:
-    """Processes that serve one store from a folder."""
+    """Processes that serve one store from a folder; they end with the thread that starts them, at the latest."""
 
     def __init__(self, folder: Path, name: str) -> None:
         """Choose ports and keys for a store of this name; nothing runs yet."""
@@ -111,9 +111,16 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _spawn(self, name: str, command: list[str | Path], environment: dict[str, str]) -> None:
+        # Killed with the thread that starts them, even when that is killed itself.
+        tied = ["setpriv", "--pdeathsig", "KILL", "--"] if shutil.which("setpriv") else []
         with (self.folder / f"{name}.log").open("ab") as log:
             self.running[name] = subprocess.Popen(
-                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+                [*tied, *command],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                start_new_session=True,
             )
 
     def _kill(self, names: list[str]) -> None:

@@ -45,7 +45,9 @@ def chain(home: Path, name: str) -> dict[str, bytes]:
     }
 
 
-def recount(home: Path, plan: Plan, log: Path) -> tuple[set[tuple[str, int, int]], set[tuple[str, int, int]]]:
+def recount(
+    home: Path, plan: Plan, log: Path, steps: int = 12
+) -> tuple[set[tuple[str, int, int]], set[tuple[str, int, int]]]:
     """Return (region, lane, index) of every position that the ledger applied, and of what the loaders handed out
     to the attempts whose contributions were committed, counted from their own log."""
     workspace = Workspace.open(home)
@@ -73,7 +75,9 @@ def recount(home: Path, plan: Plan, log: Path) -> tuple[set[tuple[str, int, int]
         for one in inputs:
             site = one.header.site
             whole = [
-                v for (s, r, _), v in handed.items() if (s, r) == (site, number) and len(v) == 12 * plan.batch_windows
+                v
+                for (s, r, _), v in handed.items()
+                if (s, r) == (site, number) and len(v) == steps * plan.batch_windows
             ]
             assert whole, f"no attempt of {site} handed out all of round {number}"
             for lane, index in whole[-1]:

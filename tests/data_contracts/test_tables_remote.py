@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import duckdb
-import polars
 import pyarrow as pa
 import pytest
 
 from data_contracts.catalog.leases import Busy, hold
 from data_contracts.catalog.registry import kept_contract, read_registered, register
 from data_contracts.catalog.store import Store
-from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, Tables, current_query
+from data_contracts.catalog.tables import CURATION_SCHEMA, QUARANTINE_SCHEMA, Tables
 from data_contracts.catalog.versions import version_rows
 from data_contracts.errors import DataRefused, StoreError
 from tests.data_contracts.made_versions import FIRST, RENAMED, Made
@@ -120,15 +121,15 @@ def test_an_ingest_publishes_there_and_the_shipped_query_reads_it(bucket: str, t
     made.publish(
         [{"name": "b", "content": "later", "cases": 2}], made.contract(RENAMED, version="2.0.0"), day="tuesday"
     )
-    root, options = made.tables.store.delta()
-    connection = duckdb.connect()
-    for name in ("versions", "accepted"):
-        connection.register(name, made.tables.open(name).to_pyarrow_dataset())
-    assert sorted(connection.sql(current_query()).to_arrow_table()["content"].to_pylist()) == ["first", "later"]
-    connection.close()
-    frames = {n: polars.scan_delta(made.tables.uri(n), storage_options=options) for n in ("versions", "accepted")}
-    by_polars = polars.SQLContext(frames).execute(current_query()).collect()
-    assert sorted(by_polars["content"].to_list()) == ["first", "later"]
+    page = (Path(__file__).parents[2] / "docs" / "tables.md").read_text("utf-8")
+    (block,) = re.findall(r"```py\n(.*?)```", page, re.S)
+    script = block.replace("health--reports", made.tables.slug)
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "TABLES_URL": bucket}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.endswith("[(2,)]\n")
+    assert "first" in done.stdout and "later" in done.stdout
 
 
 def test_a_contract_is_kept_and_read_there(bucket: str, tmp_path: Path) -> None:
