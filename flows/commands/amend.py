@@ -48,10 +48,10 @@ def amend(
     from training.workspace import Workspace
 
     weights = _weights(set_ or [])
-    if (subject == "") != (kind == "change-weights"):
-        raise CausewayError(
-            f"{kind}: name the {'site' if 'site' in kind else 'data set'} after it; change-weights takes --set only"
-        )
+    if kind == "change-weights" and subject:
+        raise CausewayError(f"change-weights {subject}: nothing after it; --set takes data sets")
+    if kind != "change-weights" and not subject:
+        raise CausewayError(f"{kind}: name the {'site' if kind.endswith('site') else 'data set'} after it")
     workspace = Workspace.open(home)
     if kind in ("remove-site", "add-site"):
         made = amending.change_site(workspace, run, kind, subject, reason)
