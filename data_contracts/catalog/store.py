@@ -132,6 +132,24 @@ class Store:
         """
         return self.request("read", key, lambda: self._range(key, start, length))
 
+    def stream(self, key: str, start: int, length: int) -> Iterator[memoryview]:
+        """Yield `length` bytes of an object from byte `start` on, in pieces as they come, by one request.
+
+        What breaks off is not tried again: the caller has what came, and asks for the rest.
+
+        Raises:
+            ObjectMissing: there is no such object.
+            StoreError: the store failed, or broke off.
+        """
+        inner = self.inner if self.remote is None else self.remote.patient(length)
+        asked = {"range": (start, start + length)}
+        found = self.request("read", key, lambda: obstore.get(inner, _checked(key), options=asked))
+        try:
+            for piece in found.stream(min_chunk_size=1 << 20):
+                yield memoryview(piece)
+        except (BaseError, OSError) as error:
+            raise faults.explain(error, f"{self._base}/{key}", "read", self.remote, self.retry_s) from None
+
     def get_ranges(self, key: str, starts: Sequence[int], lengths: Sequence[int]) -> _Pieces:
         """Return several ranges of one object, read at once; those that lie within 1 MiB by one request.
 

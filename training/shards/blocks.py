@@ -11,8 +11,9 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import resource
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from training.shards.writer import buffer_offsets
 
 Array = np.ndarray[Any, Any]
 _GAP = 8  # blocks: a request costs what 2 MiB do, at a store in the same building or far away
-Fetch = Callable[[int, int], bytes]
+Fetch = Callable[[int, int], Iterable[memoryview]]
 
 
 class UnreadableShard(StoreError):
@@ -34,7 +35,7 @@ class UnreadableShard(StoreError):
 class ShardFile:
     """A mapped shard. `checked[b]`: block b is here and its bytes are those that the manifest names.
 
-    `fetch(start, length)` returns bytes of the object in the store; None when the file is the store's own. `gone`: it
+    `fetch(start, length)` yields bytes of the object in the store; None when the file is the store's own. `gone`: it
     left the cache; what is mapped stays readable. Threads may check different blocks at once.
     """
 
@@ -120,26 +121,43 @@ class ShardFile:
 
     def _bring(self, block: int, end: int) -> UnreadableShard | None:
         """Fetch blocks and write those that are right; return what is wrong with the first that is not."""
-        if self._fetch is None or self._writing is None or self._have is None:
+        if self._fetch is None:
             return self._damaged(block)  # the store's own file
         start, stop = self.span(block, end)
-        data = memoryview(self._fetch(start, stop - start))
-        wrong = None
-        for b in range(block, end):
-            first, last = self.span(b, b + 1)
-            part = data[first - start : last - start]
-            if hashlib.sha256(part).hexdigest() != self._digests[b]:
-                wrong = wrong or self._damaged(b)
-                continue
-            try:
-                while part:
-                    first += (done := os.pwrite(self._writing, part, first))
-                    part = part[done:]
-            except OSError as error:
-                raise StoreError(f"{self.path}: cannot be written: {error}; make room or set --cache-gb") from error
-            self._have[b] = 1
-            self.checked[b] = True
-        return wrong
+        wrong, b = None, block
+        room, digest, parts = self._length(b), hashlib.sha256(), list[memoryview]()
+        for piece in self._fetch(start, stop - start):
+            while b < end and len(piece):
+                part, piece = piece[:room], piece[room:]
+                digest.update(part)
+                parts.append(part)
+                room -= len(part)
+                if not room:
+                    if digest.hexdigest() == self._digests[b]:
+                        self._keep(b, parts)
+                    else:
+                        wrong = wrong or self._damaged(b)
+                    b += 1
+                    room, digest, parts = self._length(b) if b < end else 0, hashlib.sha256(), []
+        return wrong or (self._damaged(b) if b < end else None)
+
+    def _length(self, block: int) -> int:
+        start, end = self.span(block, block + 1)
+        return end - start
+
+    def _keep(self, block: int, parts: list[memoryview]) -> None:
+        assert self._writing is not None and self._have is not None
+        start, end = self.span(block, block + 1)
+        try:
+            done = os.pwritev(self._writing, parts, start)
+            rest = memoryview(b"".join(parts))[done:] if done < end - start else memoryview(b"")
+            while rest:
+                done += (more := os.pwrite(self._writing, rest, start + done))
+                rest = rest[more:]
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be written: {error}; make room or set --cache-gb") from error
+        self._have[block] = 1
+        self.checked[block] = True
 
     def _damaged(self, block: int) -> UnreadableShard:
         start, end = self.span(block, block + 1)
@@ -153,6 +171,13 @@ def remove(path: Path) -> None:
     """Delete a cached file; who has it mapped keeps it."""
     _have(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
+
+
+def allow_files(count: int) -> None:
+    """Let this process map more than `count` shards: each keeps a descriptor, and a process begins with 1024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if count > soft // 4 and soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _have(path: Path) -> Path:

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import resource
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,11 +24,12 @@ from data_contracts.canonical import sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, StoreError
 from training.shards import stretches
-from training.shards.blocks import Array, Fetch, ShardFile, UnreadableShard, remove
+from training.shards.blocks import Array, Fetch, ShardFile, UnreadableShard, allow_files, remove
 from training.shards.manifest import Manifest, ShardRef, read_manifest
-from training.shards.stretches import DENSE, LONGEST, Needs
+from training.shards.stretches import DENSE, STRETCH, Needs
 
-_FETCHERS = 6  # so a process may be over its limit by 48 MiB that are under way
+_FETCHERS = 8
+_PIECE = 4 << 20
 _TRIES = 3
 _TOUCH_S = 1.0
 
@@ -51,6 +51,7 @@ class ShardCache:
         self._lock = threading.RLock()
         self._pool: ThreadPoolExecutor | None = None
         self._under_way: dict[tuple[ShardFile, int], Future[None]] = {}
+        self._coming = 0  # bytes that were asked for
         self._reach = 1
         self._touched = 0.0
         if self.folder is not None:
@@ -117,12 +118,18 @@ class ShardCache:
             StoreError: the store failed.
         """
         while True:
-            errors = [future.exception() for future in self.ask(needs)]
-            if all(file.checked[blocks].all() for file, blocks in needs):
-                return  # what failed, if anything, was only read ahead
-            found = sorted((e for e in errors if e is not None), key=lambda e: isinstance(e, UnreadableShard))
-            if found:
-                raise found[0]
+            futures = self.ask(needs)
+            pending = set(futures)
+            while True:
+                if all(file.checked[blocks].all() for file, blocks in needs):
+                    return  # what still comes, or failed, is only read ahead
+                if not pending:
+                    break
+                # A stretch may be long; its blocks are here one after the other.
+                pending = wait(pending, 0.005, FIRST_COMPLETED).not_done
+            errors = [error for future in futures if (error := future.exception()) is not None]
+            if errors:
+                raise min(errors, key=lambda e: isinstance(e, UnreadableShard))
 
     def ask(self, needs: Needs) -> list[Future[None]]:
         """Begin to bring blocks, in the background; return what to wait for."""
@@ -158,24 +165,26 @@ class ShardCache:
             pool.shutdown(cancel_futures=True)
 
     def _begin(self, needs: list[tuple[ShardFile, Array]]) -> list[Future[None]]:
-        runs = stretches.of(needs, 1, LONGEST)
+        runs = stretches.of(needs, 1, STRETCH + 1)
         if self.folder is not None and any(len(file.missing(blocks)) for file, blocks in needs):
             # As a reader of files does: the more was missed in a row, the longer the next stretch.
             ahead = stretches.of(needs, self._reach, DENSE)
-            self._reach = min(LONGEST, 2 * self._reach)
+            self._reach = min(STRETCH, 2 * self._reach)
             if self._make_room(stretches.size(ahead), evict=False):
                 runs = ahead
             else:
                 self._make_room(stretches.size(runs), evict=True, keep={file.path for file, _ in needs})
         futures = []
         for file, start, end in runs:
-            future = self._workers().submit(self._check, file, start, end)
+            coming = stretches.size([(file, start, end)]) if self.limit_bytes is not None else 0
+            self._coming += coming
+            future = self._workers().submit(self._check, file, start, end, coming)
             futures.append(future)
             for block in range(start, end):
                 self._under_way.setdefault((file, block), future)
         return futures
 
-    def _check(self, file: ShardFile, start: int, end: int) -> None:
+    def _check(self, file: ShardFile, start: int, end: int, coming: int) -> None:
         try:
             for left in reversed(range(_TRIES)):
                 try:
@@ -187,6 +196,7 @@ class ShardCache:
                     time.sleep(0.1)
         finally:
             with self._lock:
+                self._coming -= coming
                 for block in range(start, end):
                     self._under_way.pop((file, block), None)
 
@@ -197,7 +207,7 @@ class ShardCache:
         return self._pool
 
     def _opened(self, ref: ShardRef) -> ShardFile:
-        _allow_files(len(self._files))
+        allow_files(len(self._files))
         for left in reversed(range(_TRIES)):
             try:
                 manifest = self._manifest(ref)
@@ -225,11 +235,28 @@ class ShardCache:
             raise
 
     def _fetcher(self, key: str) -> Fetch:
-        def fetch(start: int, length: int) -> bytes:
+        def fetch(start: int, length: int) -> Iterator[memoryview]:
+            done = 0
             try:
-                return self.store.get_range(key, start, length)
+                if length > _PIECE:
+                    try:
+                        for piece in self.store.stream(key, start, length):
+                            done += len(piece)
+                            yield piece
+                    except ObjectMissing:
+                        raise
+                    except StoreError:
+                        pass
+                while done < length:  # what broke off, by requests that are tried again
+                    rest = self.store.get_range(key, start + done, min(_PIECE, length - done))
+                    done += len(rest)
+                    yield memoryview(rest)
             except ObjectMissing as error:
                 raise UnreadableShard(f"{error}; restore it or shard the data set again") from error
+            except StoreError as error:
+                if self.store.size(key) < start + length:
+                    raise UnreadableShard(f"{error}; restore it or shard the data set again") from error
+                raise
 
         return fetch
 
@@ -244,7 +271,7 @@ class ShardCache:
                     status = entry.stat()
                     path = Path(entry.path)
                     held.append((path in keep, status.st_mtime, status.st_blocks * 512, path))
-            over = sum(size for _, _, size, _ in held) + needed - self.limit_bytes
+            over = sum(size for _, _, size, _ in held) + self._coming + needed - self.limit_bytes
             for _, _, size, path in sorted(held) if evict else ():
                 if over <= 0:
                     break
@@ -261,13 +288,6 @@ class ShardCache:
             self.drops += 1
             if self._files.get(file.path.stem) is file:
                 del self._files[file.path.stem]
-
-
-def _allow_files(count: int) -> None:
-    # Each mapped shard keeps a descriptor, and a process starts with 1024 of the many thousands that it may have.
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if count > soft // 4 and soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @contextmanager

@@ -8,8 +8,9 @@ import numpy as np
 
 from training.shards.blocks import Array, ShardFile
 
-LONGEST = 32  # blocks a request at most: 8 MiB; the server works 35 % more than for whole objects, with 4 MiB 50 %
-DENSE = 5  # blocks of a longest stretch: so many requests cost more than one for all of it, at 2 MiB a request
+STRETCH = 32  # blocks, 8 MiB: what is read ahead at most for one that is missed
+DENSE = 5  # blocks of a stretch: so many requests cost more than one for all of it, at 2 MiB a request
+LONGEST = 256  # blocks a request, 64 MiB, which are streamed; a server works a third more for pieces of 8 MiB
 
 Needs = Sequence[tuple[ShardFile, Array]]
 Stretch = tuple[ShardFile, int, int]
@@ -21,18 +22,18 @@ def of(needs: Needs, reach: int, dense: int) -> list[Stretch]:
 
 
 def runs(blocks: Array, reach: int, dense: int, count: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, end) of stretches of 0..count-1 that hold all of `blocks`, ascending, none across a `LONGEST`.
+    """Yield (start, end) of stretches of 0..count-1 that hold all of `blocks`, ascending, `LONGEST` at most.
 
-    Each block stands for `reach` of them, and `dense` blocks in one `LONGEST` for all of it. A short rest at the end
+    Each block stands for `reach` of them, and `dense` blocks in one `STRETCH` for all of it. A short rest at the end
     of the file goes with the stretch before it.
     """
     every = np.arange(count)
-    owner = np.minimum(every // LONGEST, max(0, (count - 1 - LONGEST // 4) // LONGEST))
+    owner = np.minimum(every // STRETCH, max(0, (count - 1 - STRETCH // 4) // STRETCH))
     wanted = np.isin(every // reach, blocks // reach)
     often = np.bincount(owner[blocks])
     wanted |= np.isin(owner, np.flatnonzero(often >= dense))
     chosen = every[wanted]
-    cuts = np.flatnonzero((np.diff(chosen) > 1) | (np.diff(owner[wanted]) > 0)) + 1
+    cuts = np.flatnonzero((np.diff(chosen) > 1) | (np.diff(owner[wanted] // (LONGEST // STRETCH)) > 0)) + 1
     for run in np.split(chosen, cuts):
         yield int(run[0]), int(run[-1]) + 1
 
