@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from data_contracts.catalog.store import Store
 from data_contracts.errors import StoreError
+from tests.training.making import version_of
 from tests.training.numbered import everything, numbered, order_over
 from training.shards.loader import Loader, inputs_targets
 from training.shards.region import RegionOrder
@@ -136,3 +138,15 @@ def test_more_ranks_than_lanes_and_states_of_others_are_refused(folder: Path, or
         next(iter(Windows(folder, order, WINDOW, 8, rank=2, world_size=2)))
     with pytest.raises(ValueError, match="not a state of format 1"):
         Windows(folder, order, WINDOW, 8).load_state_dict({"format": 1, "index": [0] * 63})
+
+
+def test_the_page_on_loading_shows_what_works(tmp_path: Path) -> None:
+    store = Store.open(tmp_path / "north")
+    version = version_of([numbered(store, [5000])])
+    version.write(store)
+    page = (Path(__file__).parents[2] / "docs" / "loading.md").read_text(encoding="utf-8")
+    shown = page.partition("```python\n")[2].partition("```")[0]
+    names: dict[str, Any] = {"home": store.url, "region_store": store.url, "version_sha": version.sha}
+    exec(compile(shown, "docs/loading.md", "exec"), names)  # noqa: S102  our own page
+    assert names["inputs"].shape == (8, 16)
+    assert sum(names["state"]["index"]) == 80
