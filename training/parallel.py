@@ -44,7 +44,7 @@ _START_S = 300.0
 
 
 class Together:
-    """A model that all ranks of a site train; used by rank 0, each call ends when its own part is done."""
+    """A model that all ranks of a site train, driven by rank 0. One at a time: a later one takes its place."""
 
     def __init__(self, spec: ModelSpec, seed: int, recipe: InnerRecipe, form: Form = "ddp") -> None:
         facts = {"spec": spec.model_dump(mode="json"), "seed": seed, "recipe": recipe.model_dump(mode="json")}
@@ -97,13 +97,11 @@ def follow() -> None:
         do = message["do"]
         if do == "end":
             return
-        if do == "build":
-            spec, recipe = ModelSpec.model_validate(message["spec"]), InnerRecipe.model_validate(message["recipe"])
-            loop = _build(spec, message["seed"], recipe, message["form"])
-            continue
-        assert loop is not None
         try:
-            if do == "step":
+            if do == "build":
+                spec, recipe = ModelSpec.model_validate(message["spec"]), InnerRecipe.model_validate(message["recipe"])
+                loop = _build(spec, message["seed"], recipe, message["form"])
+            elif do == "step" and loop is not None:
                 loop.step(arrays["inputs"], arrays["targets"], message["at"], message["tokens"])
             elif do in ("load_parameters", "load_state"):
                 getattr(loop, do)(arrays)
