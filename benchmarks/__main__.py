@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NAMES = ("validation", "orchestration", "codec", "placement", "sharding")
+NAMES = ("validation", "orchestration", "loading", "codec", "placement", "sharding")
 
 
 def main() -> int:
