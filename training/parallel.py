@@ -13,11 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from training.inner import InnerLoop, MakeLoop, StepResult, Team, pick_device
 from training.model import ModelSpec, Parameters, build
 from training.recipe import InnerRecipe
 
+T = TypeVar("T")
 Form = Literal["ddp", "fsdp"]
 FORMS: tuple[Form, ...] = ("ddp", "fsdp")
 Arrays = Mapping[str, NDArray[Any]]
@@ -49,7 +50,7 @@ class Together:
     def __init__(self, spec: ModelSpec, seed: int, recipe: InnerRecipe, form: Form = "ddp") -> None:
         facts = {"spec": spec.model_dump(mode="json"), "seed": seed, "recipe": recipe.model_dump(mode="json")}
         _tell({"do": "build", "form": form, **facts})
-        self._loop = _build(spec, seed, recipe, form)
+        self._loop = _on_all(lambda: _build(spec, seed, recipe, form))
 
     @property
     def device(self) -> torch.device:
@@ -71,7 +72,7 @@ class Together:
     def load_parameters(self, parameters: Parameters) -> None:
         """Put whole parameters in place on every rank."""
         _tell({"do": "load_parameters"}, parameters)
-        self._loop.load_parameters(parameters)
+        _on_all(lambda: self._loop.load_parameters(parameters))
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return the whole optimizer state: what a loop of one process would have, and loads."""
@@ -81,7 +82,7 @@ class Together:
     def load_state(self, state: Arrays) -> None:
         """Put a whole optimizer state back on every rank."""
         _tell({"do": "load_state"}, state)
-        self._loop.load_state(state)
+        _on_all(lambda: self._loop.load_state(state))
 
     def reset(self) -> None:
         """Forget the optimizer's state on every rank."""
@@ -94,22 +95,49 @@ def follow() -> None:
     loop: InnerLoop | None = None
     while True:
         message, arrays = _hear()
-        do = message["do"]
-        if do == "end":
+        if message["do"] == "end":
             return
         try:
-            if do == "build":
-                spec, recipe = ModelSpec.model_validate(message["spec"]), InnerRecipe.model_validate(message["recipe"])
-                loop = _build(spec, message["seed"], recipe, message["form"])
-            elif do == "step" and loop is not None:
-                loop.step(arrays["inputs"], arrays["targets"], message["at"], message["tokens"])
-            elif do in ("load_parameters", "load_state"):
-                getattr(loop, do)(arrays)
-            elif do in ("parameters", "state", "reset"):
-                getattr(loop, do)()
+            loop = _obey(loop, message, arrays)
         except RoundError:
-            # Every rank finds the same fault at the same place, rank 0 too; what follows from it is for rank 0 to say.
+            # Rank 0 finds the same fault, or is told; what follows from it is for rank 0 to say.
             continue
+
+
+def _obey(loop: InnerLoop | None, message: Mapping[str, Any], arrays: Arrays) -> InnerLoop:
+    do = message["do"]
+    if do == "build":
+        spec, recipe = ModelSpec.model_validate(message["spec"]), InnerRecipe.model_validate(message["recipe"])
+        return _on_all(lambda: _build(spec, message["seed"], recipe, message["form"]))
+    assert loop is not None, f"{do} before build"
+    if do == "step":
+        loop.step(arrays["inputs"], arrays["targets"], message["at"], message["tokens"])
+    elif do == "load_parameters":
+        _on_all(lambda: loop.load_parameters(arrays))
+    elif do == "load_state":
+        _on_all(lambda: loop.load_state(arrays))
+    else:
+        {"parameters": loop.parameters, "state": loop.state, "reset": loop.reset}[do]()
+    return loop
+
+
+def _on_all(do: Callable[[], T]) -> T:
+    """Do what every rank does now; where one fails, all do, and none goes on with another model than the others.
+
+    A step needs no such care: what it fails by, loss and norm, is a sum over all ranks.
+    """
+    fault: RoundError | None = None
+    try:
+        done = do()
+    except RoundError as error:
+        fault = error
+    faults = torch.tensor([int(fault is not None)])
+    dist.all_reduce(faults)
+    if fault is not None:
+        raise fault
+    if int(faults):
+        raise RoundError(f"{int(faults)} other ranks of this site failed at what this one did; start the site again")
+    return done
 
 
 @contextmanager
@@ -225,7 +253,7 @@ def _build(spec: ModelSpec, seed: int, recipe: InnerRecipe, form: Form) -> Inner
 
 
 def _tell(message: Mapping[str, Any], arrays: Arrays | None = None) -> None:
-    held = {name: np.ascontiguousarray(array) for name, array in (arrays or {}).items()}
+    held = {name: np.asarray(array, order="C") for name, array in (arrays or {}).items()}
     shapes = [[name, str(array.dtype), list(array.shape)] for name, array in held.items()]
     text = json.dumps({**message, "arrays": shapes}).encode()
     dist.broadcast(torch.tensor([len(text)], dtype=torch.int64), 0)
