@@ -25,16 +25,15 @@ class TableFile(NamedTuple):
     values: dict[str, str | None]
 
 
-def table_files(target: DeltaTable, folder: str, where: tuple[str, str] | None = None) -> list[TableFile]:
-    """Return the files of a table under `folder` of its store, of all or of one value of a partition column."""
+def table_files(target: DeltaTable, folder: str) -> list[TableFile]:
+    """Return the files of a table under `folder` of its store, by key."""
     actions = pa.table(target.get_add_actions(flatten=True))
     names = [name for name in actions.column_names if name.startswith("partition.")]
     found = []
     for row in actions.select(["path", *names]).to_pylist():
         values = {name.removeprefix("partition."): row[name] for name in names}
-        if where is None or values.get(where[0]) == where[1]:
-            found.append(TableFile(f"{folder}/{unquote(row['path'])}", values))
-    return sorted(found)
+        found.append(TableFile(f"{folder}/{unquote(row['path'])}", values))
+    return sorted(found, key=lambda file: file.key)
 
 
 def scan_files(
@@ -54,18 +53,15 @@ def scan_files(
                 yield _conform(batch, file, wanted)
 
 
-def read_files(
-    store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str] | None = None
-) -> pa.Table:
-    """Return the rows of files as one table; raises as `scan_files` does."""
-    names = schema.names if columns is None else list(columns)
-    wanted = pa.schema([schema.field(name) for name in names])
+def read_files(store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
+    """Return columns of files as one table; raises as `scan_files` does."""
+    wanted = pa.schema([schema.field(name) for name in columns])
     parts = []
     for file in files:
         # Whole: a request of some 100 KB costs as much as one of 100 bytes, and reading starts with three.
         source = pa.BufferReader(store.get(file.key)) if store.size(file.key) <= _WHOLE_BYTES else None
         with pq.ParquetFile(source or pa.PythonFile(_Object(store, file.key), mode="r")) as opened:
-            held = opened.read([n for n in names if n in opened.schema_arrow.names], use_threads=False)
+            held = opened.read([n for n in columns if n in opened.schema_arrow.names], use_threads=False)
             parts += [pa.Table.from_batches([_conform(b, file, wanted)]) for b in held.to_batches()]
     return pa.concat_tables(parts) if parts else wanted.empty_table()
 

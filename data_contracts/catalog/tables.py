@@ -307,7 +307,7 @@ class Tables:
 
     def _scan(self, target: DeltaTable, uri: str, attempt: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         if self.store.root is None:
-            files = table_files(target, self._folder("accepted"), ("attempt_id", attempt))
+            files = [f for f in table_files(target, self._folder("accepted")) if f.values["attempt_id"] == attempt]
             schema = pa.schema(target.schema().to_arrow())
             yield from scan_files(self.store, files, schema, columns, _SCAN_ROWS)
             return
@@ -319,8 +319,16 @@ class Tables:
         self, target: DeltaTable, name: str, where: tuple[str, str] | None = None, columns: list[str] | None = None
     ) -> pa.Table:
         if self.store.root is None:
-            files = table_files(target, self._folder(name), where)
-            return read_files(self.store, files, pa.schema(target.schema().to_arrow()), columns)
+            schema, files = pa.schema(target.schema().to_arrow()), table_files(target, self._folder(name))
+            if where is not None and any(where[0] in file.values for file in files):
+                files = [file for file in files if file.values[where[0]] == where[1]]
+                where = None
+            wanted = schema.names if columns is None else columns
+            read = wanted if where is None else [*dict.fromkeys([*wanted, where[0]])]
+            rows = read_files(self.store, files, schema, read)
+            if where is not None:
+                rows = rows.filter(pc.equal(rows[where[0]], where[1]))
+            return rows.select(wanted)
         filters: Any = [(where[0], "=", where[1])] if where else None
         return target.to_pyarrow_table(filters=filters, columns=columns, filesystem=_local(self.uri(name)))
 

@@ -50,6 +50,8 @@ def test_rows_come_back_whole_by_column_and_in_batches(tables: Tables) -> None:
     assert sorted(pa.Table.from_batches(batches)["record_id"].to_pylist()) == ["a", "b", "c"]
     assert set(batches[0]["attempt_id"].to_pylist()) == {"t1"}
     assert [row.attempt_id for row in version_rows(tables)] == ["t1", "t2"]
+    assert tables.versions("p") == [one, two] and tables.versions("q") == []
+    assert tables.version("p", "j") == two
     with pytest.raises(DataRefused, match="column more is int64, these rows have string"):
         tables.append_accepted(accepted("t3", "c").append_column("more", pa.array(["7"])))
     with pytest.raises(StoreError, match="1 rows, 2 were published"):
