@@ -1,4 +1,6 @@
-"""The model: a Llama decoder from `transformers`, as small as its plan says, and its parameters as numpy arrays.
+"""The model: a Llama decoder as small as its plan says, or any causal language model of `transformers` from its config.
+
+Its parameters are numpy arrays.
 
 torch and transformers are imported inside the functions that need them: reading a plan needs `ModelSpec` only, and
 they cost 2 s and 4 s.
@@ -7,18 +9,20 @@ they cost 2 s and 4 s.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from data_contracts.errors import RoundError
 from training.tokenizer import END_ID
 
 if TYPE_CHECKING:
     import torch
+    from transformers.configuration_utils import PretrainedConfig
     from transformers.models.llama.configuration_llama import LlamaConfig
 
 Parameters = Mapping[str, NDArray[np.float32]]
@@ -26,21 +30,61 @@ Parameters = Mapping[str, NDArray[np.float32]]
 _EMBEDDING = "model.embed_tokens.weight"
 
 
-class ModelSpec(BaseModel):
-    """The shape of a model, as the plan holds it; input and output embeddings are one matrix.
+_LLAMA_ONLY = ("hidden_size", "layers", "heads", "intermediate_size")
 
-    The defaults have 0.5 million parameters.
+
+class Lora(BaseModel):
+    """Low-rank adapters on frozen matrices (Hu et al. 2021, 2106.09685): only theirs are the trained parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rank: int = Field(default=8, ge=1)
+    alpha: float = Field(default=16.0, gt=0, description="the adapter counts alpha / rank")
+    targets: list[str] = Field(default=[], description="names of linear layers; none: all inside the decoder's layers")
+
+
+class ModelSpec(BaseModel):
+    """The shape of a model, as the plan holds it; input and output embeddings of a llama are one matrix.
+
+    The defaults have 0.5 million parameters. With architecture `transformers` the `config` says it all, and the four
+    sizes of a llama are left out.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["llama"] = "llama"
+    architecture: Literal["llama", "transformers"] = "llama"
     vocab_size: int = Field(default=2048, ge=257, description="tokens, `<|endoftext|>` included")
     hidden_size: int = Field(default=96, ge=8)
     layers: int = Field(default=3, ge=1)
     heads: int = Field(default=3, ge=1)
     intermediate_size: int = Field(default=256, ge=8, description="width inside each gated feed-forward layer")
     window: int = Field(default=256, ge=2, description="the most tokens the model sees at once")
+
+    config: dict[str, Any] = Field(default={}, description="of a causal language model of transformers: config.json")
+    lora: Lora | None = None
+
+    @model_validator(mode="after")
+    def _config_is_whole(self) -> ModelSpec:
+        if (self.architecture == "transformers") != bool(self.config):
+            raise ValueError('a config and architecture = "transformers" go together')
+        if not self.config:
+            return self
+        if not isinstance(self.config.get("model_type"), str) or "auto_map" in self.config:
+            raise ValueError("config: it needs a model_type that transformers ships; code from elsewhere is not run")
+        if given := sorted(self.model_fields_set & set(_LLAMA_ONLY)):
+            raise ValueError(f"{', '.join(given)}: the config says that")
+        if self.config.get("vocab_size", self.vocab_size) != self.vocab_size:
+            raise ValueError(f"config: vocab_size {self.config['vocab_size']} is not {self.vocab_size}")
+        longest = self.config.get("max_position_embeddings", self.window)
+        if longest < self.window:
+            raise ValueError(f"config: max_position_embeddings {longest} is less than the window of {self.window}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_plans_have_it(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        absent = _LLAMA_ONLY if self.config else ("config",)
+        return {k: v for k, v in body.items() if k not in absent and (k != "lora" or v is not None)}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelSpec:
@@ -53,7 +97,16 @@ class ModelSpec(BaseModel):
 
 
 def parameter_shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter, names sorted and the tied embedding once; imports no torch."""
+    """Return the shape of every trained parameter, names sorted and a tied embedding once.
+
+    Imports no torch for a llama without an adapter; other models are made without memory, on torch's meta device.
+    """
+    if spec.config or spec.lora:
+        import torch
+
+        with torch.device("meta"):
+            model = _with_adapter(_empty(spec), spec)
+        return dict(sorted((n, tuple(t.shape)) for n, t in model.named_parameters() if t.requires_grad))
     hidden, inner = spec.hidden_size, spec.intermediate_size
     shapes: dict[str, tuple[int, ...]] = {_EMBEDDING: (spec.vocab_size, hidden), "model.norm.weight": (hidden,)}
     for layer in range(spec.layers):
@@ -77,8 +130,11 @@ def initial_parameters(spec: ModelSpec, seed: int) -> dict[str, NDArray[np.float
     """Return the parameters that training starts from; the same spec and seed give the same bytes.
 
     Normal with deviation 1/sqrt(columns), the two projections into the residual stream scaled by 1/sqrt(2 x layers),
-    norms 1. Drawn by numpy: torch's `normal_` differs between CPUs with and without AVX2.
+    norms 1. Drawn by numpy: torch's `normal_` differs between CPUs with and without AVX2. A model from a config has the
+    first weights that transformers gives it, an adapter those of peft: the same bytes on one kind of machine.
     """
+    if spec.config or spec.lora:
+        return parameters_of(build(spec, seed))
     # The customary 0.02 suits widths near 2,500. At width 128, after 0.6 million tokens of Python source, held-out
     # text cost 2.94 bits per byte from 0.02, 2.80 from 0.05 and 2.75 from 0.09 = 1/sqrt(128); one seed, the rest equal.
     generator = np.random.Generator(np.random.PCG64(seed))
@@ -115,16 +171,82 @@ def llama_config(spec: ModelSpec) -> LlamaConfig:
     )
 
 
-def build(spec: ModelSpec, seed: int) -> torch.nn.Module:
-    """Return a `LlamaForCausalLM` in fp32 on the CPU with `initial_parameters`; no global random state changes."""
-    import torch
-    from transformers.models.llama.modeling_llama import LlamaForCausalLM
+def config_of(spec: ModelSpec) -> PretrainedConfig:
+    """Return the `transformers` configuration of a spec.
 
-    # transformers draws its own first weights, which are overwritten, from torch's CPU generator.
+    Raises:
+        RoundError: transformers knows no such model.
+    """
+    if not spec.config:
+        return llama_config(spec)
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    # As above: no padding id. What the tokenizer of Causeway calls the end stands where the config names none.
+    ends = {"bos_token_id": END_ID, "eos_token_id": END_ID}
+    try:
+        return AutoConfig.for_model(**{**ends, **spec.config, "pad_token_id": None, "dtype": "float32"})
+    except (ValueError, TypeError) as error:
+        raise RoundError(f"model config: {str(error).splitlines()[0]}") from error
+
+
+def build(spec: ModelSpec, seed: int, base: Parameters | None = None) -> torch.nn.Module:
+    """Return the model in fp32 on the CPU with its `initial_parameters`; no global random state changes.
+
+    `base`: with an adapter the frozen parameters under it, by the names that they have without it.
+
+    Raises:
+        RoundError: transformers knows no such model, or has no causal language model of that kind.
+    """
+    import torch
+
     with torch.random.fork_rng(devices=[]):
-        model: torch.nn.Module = LlamaForCausalLM(llama_config(spec))
-    load_parameters(model, initial_parameters(spec, seed))
-    return model.float()
+        torch.manual_seed(seed)
+        model = _empty(spec).float()
+        if not spec.config:
+            # transformers has drawn weights of its own, which are overwritten.
+            load_parameters(model, initial_parameters(spec.model_copy(update={"lora": None}), seed))
+        if base is not None:
+            load_parameters(model, base)
+        return _with_adapter(model, spec)
+
+
+def _empty(spec: ModelSpec) -> torch.nn.Module:
+    """Return the model with whatever weights transformers gives it."""
+    if not spec.config:
+        from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+        llama: torch.nn.Module = LlamaForCausalLM(llama_config(spec))
+        return llama
+    from transformers.models.auto.modeling_auto import AutoModelForCausalLM
+
+    try:
+        model: torch.nn.Module = AutoModelForCausalLM.from_config(config_of(spec))
+    except ValueError as error:
+        raise RoundError(f"model config: {str(error).splitlines()[0]}") from error
+    return model
+
+
+def _with_adapter(model: torch.nn.Module, spec: ModelSpec) -> torch.nn.Module:
+    if spec.lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model
+
+    try:
+        config = LoraConfig(
+            r=spec.lora.rank,
+            lora_alpha=spec.lora.alpha,
+            target_modules=spec.lora.targets or "all-linear",
+            lora_dropout=0.0,
+            bias="none",
+            task_type="CAUSAL_LM",
+        )
+        with warnings.catch_warnings():
+            # peft 0.21 asks transformers 5.23 by names that it deprecates.
+            warnings.simplefilter("ignore", FutureWarning)
+            wrapped: torch.nn.Module = get_peft_model(model, config)
+    except ValueError as error:
+        raise RoundError(f"lora: {str(error).splitlines()[0]}") from error
+    return wrapped
 
 
 def parameters_of(model: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
