@@ -20,7 +20,7 @@ from safetensors.numpy import save
 
 from data_contracts.canonical import sha256
 from data_contracts.errors import CausewayError
-from training.model import ModelSpec, count_parameters, llama_config, parameter_shapes
+from training.model import ModelSpec, config_of, count_parameters, parameter_shapes
 from training.tokenizer import END_ID, END_OF_TEXT, load_tokenizer
 
 
@@ -98,7 +98,7 @@ def export_model(
     files = {
         # transformers refuses weights whose metadata does not say which framework's layout they have.
         "model.safetensors": save(arrays, metadata={"format": "pt"}),
-        "config.json": llama_config(spec).to_json_string(use_diff=True).encode("utf-8"),
+        "config.json": config_of(spec).to_json_string(use_diff=True).encode("utf-8"),
         "generation_config.json": _json({"bos_token_id": END_ID, "eos_token_id": END_ID, "pad_token_id": END_ID}),
         "tokenizer.json": tokenizer_json,
         "tokenizer_config.json": _json(_tokenizer_config(spec)),
@@ -109,6 +109,11 @@ def export_model(
     except OSError as error:
         raise CausewayError(f"{directory}: cannot be written: {error}; nothing was left there") from error
     return [ExportedFile(name, sha256(data)) for name, data in sorted(files.items())]
+
+
+def kind_of(spec: ModelSpec) -> str:
+    """Return the kind of a model as transformers names it."""
+    return str(spec.config["model_type"]) if spec.config else spec.architecture
 
 
 def _publish(directory: Path, files: Mapping[str, bytes]) -> None:
@@ -150,7 +155,7 @@ def _readme(spec: ModelSpec, card: ModelCard, tokenizer_sha: str) -> str:
         "license": "other",
         "license_name": licence.lower(),
         "license_link": "README.md",
-        "tags": ["causeway", spec.architecture],
+        "tags": ["causeway", kind_of(spec)],
     }
     data_rows = [
         [d.name, d.version_sha[:12], d.licence, d.attribution or "none asked for", f"{d.records:,}", f"{d.tokens:,}"]
@@ -176,7 +181,7 @@ def _readme(spec: ModelSpec, card: ModelCard, tokenizer_sha: str) -> str:
             "",
             f"# {_cell(card.name)}",
             "",
-            f"A {spec.architecture} language model trained by Causeway across data centers.",
+            f"A {kind_of(spec)} language model trained by Causeway across data centers.",
             "",
             f"{count_parameters(spec):,} parameters, {spec.vocab_size:,} tokens, windows of {spec.window:,} tokens.",
             "",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_contracts.errors import CausewayError
@@ -15,6 +17,7 @@ from data_contracts.signing import public_hex
 from training import model as models
 from training.admission import require_version
 from training.model import ModelSpec
+from training.pretrained import read_checkpoint
 from training.recipe import InnerRecipe
 from training.rounds import merge
 from training.rounds.codec import parse_codec
@@ -37,13 +40,54 @@ from training.workspace import Workspace
 
 
 class ModelConfig(BaseModel):
-    """The shape of the model; its vocabulary follows from the tokenizer, its context from `window`."""
+    """The shape of the model; its vocabulary follows from the tokenizer, its context from `window`.
+
+    A llama of these sizes; or with `config` any causal language model of transformers; or the `checkpoint` of one.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     hidden_size: int = Field(default=96, gt=0)
     layers: int = Field(default=3, gt=0)
     heads: int = Field(default=3, gt=0)
     intermediate_size: int = Field(default=256, gt=0)
+    config: dict[str, Any] = Field(default={}, description="As config.json of transformers, in place of the sizes")
+    checkpoint: str | None = Field(
+        default=None, description="A folder with config.json and safetensors to train on from, in place of all that"
+    )
+
+    def spec(self, window: int, vocab_size: int) -> ModelSpec:
+        """Return what the plan says of a model that begins anew."""
+        if self.config:
+            config = {**self.config, "vocab_size": vocab_size}
+            return ModelSpec(architecture="transformers", config=config, vocab_size=vocab_size, window=window)
+        sizes = self.model_dump(exclude={"config", "checkpoint"})
+        return ModelSpec(window=window, vocab_size=vocab_size, **sizes)
+
+    def begin(self, window: int, vocab_size: int, seed: int) -> tuple[ModelSpec, dict[str, NDArray[np.float32]]]:
+        """Return the model and the parameters that training starts from.
+
+        Raises:
+            CausewayError: the checkpoint cannot be read, or has fewer tokens than the tokenizer.
+        """
+        if self.checkpoint is None:
+            spec = self.spec(window, vocab_size)
+            return spec, models.initial_parameters(spec, seed)
+        spec, parameters = read_checkpoint(Path(self.checkpoint), window)
+        if spec.vocab_size < vocab_size:
+            raise CausewayError(
+                f"{self.checkpoint}: the model has {spec.vocab_size} tokens, the tokenizer {vocab_size}; "
+                "name the tokenizer.json that belongs to it in run.toml"
+            )
+        return spec, parameters
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ModelConfig:
+        ways = [name for name in ("config", "checkpoint") if getattr(self, name)]
+        fields = type(self).model_fields
+        sizes = [name for name in sorted(fields) if name not in ways and getattr(self, name) != fields[name].default]
+        if len(ways) + bool(sizes) > 1:
+            raise ValueError(f"{', '.join(ways + sizes)}: give one of sizes, config and checkpoint")
+        return self
 
 
 class RunConfig(BaseModel):
@@ -104,7 +148,7 @@ class RunConfig(BaseModel):
     def _fits_together(self) -> RunConfig:
         self._check_mixture()
         try:
-            ModelSpec(window=self.window, **self.model.model_dump())
+            self.model.spec(self.window, 257)
         except ValidationError as error:
             raise ValueError(
                 "; ".join(f"model {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
@@ -148,7 +192,10 @@ def load_run_config(path: Path) -> RunConfig:
         lines = [f"{path}: {'.'.join(map(str, e['loc'])) or 'run'}: {e['msg']}" for e in error.errors()]
         raise CausewayError("\n".join(lines)) from error
     if isinstance(config.tokenizer, str):
-        return config.model_copy(update={"tokenizer": str(path.parent / config.tokenizer)})
+        config = config.model_copy(update={"tokenizer": str(path.parent / config.tokenizer)})
+    if config.model.checkpoint is not None:
+        model = config.model.model_copy(update={"checkpoint": str(path.parent / config.model.checkpoint)})
+        config = config.model_copy(update={"model": model})
     return config
 
 
@@ -191,9 +238,9 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         raise CausewayError(f"run {config.name}: no site holds a shard to train on; run: causeway shard")
     for version in versions:
         require_version(terms, version, purpose, workspace.sites.home.place, chosen)
-    spec = ModelSpec(vocab_size=vocab_size, window=config.window, **config.model.model_dump())
+    spec, parameters = config.model.begin(config.window, vocab_size, config.seed)
     inner = config.inner.model_copy(update={"total_steps": config.steps * config.rounds})
-    state = merge.initial_state(models.initial_parameters(spec, config.seed), config.outer.method)
+    state = merge.initial_state(parameters, config.outer.method)
     snapshot, sha = merge.pack_state(state)
     plan = Plan(
         name=config.name,

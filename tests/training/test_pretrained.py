@@ -13,10 +13,13 @@ from pydantic import ValidationError
 from transformers.models.auto.modeling_auto import AutoModelForCausalLM
 
 from data_contracts.errors import CausewayError, RoundError
+from training.export import ModelCard, export_model
 from training.inner import InnerLoop
 from training.model import Lora, ModelSpec, build, initial_parameters, parameter_shapes, parameters_of
+from training.planning import RunConfig, load_run_config
 from training.pretrained import merged, read_checkpoint
 from training.recipe import InnerRecipe
+from training.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -160,3 +163,39 @@ def test_an_adapter_merged_is_the_model_without_one_that_computes_the_same(check
 def test_an_adapter_for_layers_that_are_not_there_is_refused(checkpoint: Path) -> None:
     with pytest.raises(RoundError, match="lora"):
         build(ModelSpec(lora=Lora(targets=["abacus"])), 0)
+
+
+def test_run_toml_names_sizes_a_config_or_a_checkpoint_beside_it(checkpoint: Path, tmp_path: Path) -> None:
+    head = (
+        'name = "small"\npurpose = "research pre-training"\ntokenizer = 300\ndatasets = ["a/b"]\nwindow = 16\n[model]\n'
+    )
+    (tmp_path / "beside").symlink_to(checkpoint)
+    run = tmp_path / "run.toml"
+    run.write_text(head + 'checkpoint = "beside"\n')
+    found, first = load_run_config(run).model.begin(16, 300, 0)
+    assert first["lm_head.weight"].tobytes() == read_checkpoint(checkpoint, 16)[1]["lm_head.weight"].tobytes()
+    with pytest.raises(CausewayError, match="the model has 300 tokens, the tokenizer 301"):
+        load_run_config(run).model.begin(16, 301, 0)
+
+    run.write_text(head + "config = " + json.dumps(CONFIGS["gpt2"]).replace('":', '" =') + "\n")
+    config = load_run_config(run)
+    found, first = config.model.begin(16, 290, 3)
+    assert found.config["vocab_size"] == 290
+    assert {name: array.shape for name, array in first.items()} == parameter_shapes(found)
+    # As a flow's parameters it goes through JSON, with every default written out.
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+
+    run.write_text(head + 'checkpoint = "beside"\nlayers = 2\n')
+    with pytest.raises(CausewayError, match="checkpoint, layers: give one of"):
+        load_run_config(run)
+
+
+def test_a_model_from_a_config_is_exported_and_plain_transformers_loads_it(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(iter(["some words and other words"] * 20), 300)
+    parameters = {name: array * np.float32(2) for name, array in initial_parameters(spec("gpt2"), 1).items()}
+    card = ModelCard("small", "research", "small-1", 1, "0" * 64, (), ())
+    export_model(tmp_path / "model", spec("gpt2"), parameters, tokenizer, card)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    assert type(loaded).__name__ == "GPT2LMHeadModel"
+    found = parameters_of(loaded)
+    assert all(found[name].tobytes() == array.tobytes() for name, array in parameters.items())
