@@ -11,11 +11,15 @@ import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_contracts.canonical import sha256
+from data_contracts.catalog.store import Store
 from data_contracts.errors import CausewayError
 from data_contracts.sources import open_source
 from tests.acceptance.conftest import Demo, run_json, start, wait_for
@@ -26,6 +30,9 @@ from tests.stores import Access, Swift
 from tests.training.ingested import READER
 from training import steps
 from training.rounds.plan import read_plan
+from training.shards.inventory import Held, existing_manifests
+from training.shards.moving import move
+from training.tracing import trace_record
 from training.workspace import Workspace
 
 pytestmark = pytest.mark.acceptance
@@ -182,10 +189,9 @@ def test_it_is_evaluated_exported_and_traced_from_there(home: Path, trained: dic
     tables = workspace.tables(workspace.contract("test/us"))
     ids = tables.read_accepted(tables.version("day0"), ["record_id", "split"]).to_pylist()
     record = next(row["record_id"] for row in ids if row["split"] == "train")
-    traced = run_json("lineage", "record", record, "--run", trained["run"], "--home", home)
-    assert "held in us-west" in traced["where"]
-    assert traced["rounds"]
-    assert len(run_json("table", "list", "--home", home)) == 4
+    traced = trace_record(workspace, trained["run"], record)
+    assert "held in us-west" in traced.where
+    assert traced.rounds
     assert run_json("table", "export", "test/us", tmp_path / "us", "--home", home)
     status = run_json("status", "--home", home)
     assert {row["dataset"] for row in status["datasets"]} == {"test/free", "test/se", "test/sg", "test/us"}
@@ -197,6 +203,37 @@ def test_local_stores_and_the_same_keys_give_the_same_model(home: Path, trained:
     ingest(Workspace.open(twin), home.parent / "in")
     done = run_json("train", home.parent / "run.toml", "--home", twin)
     assert done["state"] == trained["state"]
+
+
+@pytest.mark.parametrize("off", ["source", "target"])
+def test_a_move_goes_on_when_the_region_it_reads_or_writes_was_off(
+    off: str, home: Path, region: Swift, west: Access, tmp_path: Path
+) -> None:
+    """The move looks at sizes and sha256 alone, so a long file stands for a shard that takes its time."""
+    workspace = Workspace.open(home)
+    one = next(found for found in existing_manifests(workspace) if found.region.name == "eu-north")
+    data = os.urandom(96 << 20)
+    made = replace(one.manifest, arrow_sha256=sha256(data), arrow_bytes=len(data))
+    stores = [Store.open(region.access.bucket("off")), Store.open(west.bucket("on"))]
+    source, target = stores if off == "source" else reversed(stores)
+    source.put(made.arrow_key, data)
+    held = Held(one.region, (replace(one, store=source, key=made.key, manifest=made),))
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(move, held, target, [replace(made, region="us-west")], tmp_path, lambda old, new: None)
+        part = tmp_path / f"{made.arrow_sha256}.arrow"
+        if off == "source":
+            wait_for(lambda: part.with_name(f"{part.name}.part").exists(), 30, "nothing of the file came")
+        else:
+            wait_for(part.exists, 60, "the file was never ready to be sent")
+            time.sleep(0.2)
+        region.stop()
+        assert not moving.done()
+        time.sleep(5)
+        assert not moving.done()
+        region.start()
+        assert moving.result(timeout=120) == len(data)
+    target.get(made.arrow_key, made.arrow_sha256)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.long
