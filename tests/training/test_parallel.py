@@ -155,7 +155,7 @@ except RoundError as error:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a process ends with its parent on Linux only")
-@pytest.mark.parametrize("who", ["rank", "rank 0"])
+@pytest.mark.parametrize("who", ["rank", pytest.param("rank 0", marks=pytest.mark.long)])
 def test_when_a_rank_dies_the_site_ends_at_once_and_says_so(who: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, who], capture_output=True, text=True, check=False, timeout=200
