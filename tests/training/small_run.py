@@ -65,9 +65,9 @@ class Sites:
     def go(self, allowed: int) -> None:
         """Let the sites commit rounds up to this one, and wait until they have."""
         self.allowed = allowed
-        until = time.monotonic() + 60
+        until = time.monotonic() + 180
         while not self._committed(allowed):
-            assert time.monotonic() < until, f"round {allowed} was not committed in 60 s: {self.failed}"
+            assert time.monotonic() < until, f"round {allowed} was not committed in 180 s: {self.failed}"
             time.sleep(0.01)
 
     def _committed(self, number: int) -> bool:
@@ -90,7 +90,7 @@ class Sites:
 
     def end(self) -> None:
         for thread in self.threads.values():
-            thread.join(timeout=60)
+            thread.join(timeout=180)
             assert not thread.is_alive()
 
 

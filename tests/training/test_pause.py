@@ -49,7 +49,7 @@ def commits(workspace: Workspace, plan: Plan) -> list[str]:
 def test_a_paused_run_ends_between_two_rounds_and_goes_on_to_the_same_bytes(planned: Path, tmp_path: Path) -> None:
     calm, plan = opened(planned, tmp_path / "calm")
     for thread in in_threads(calm, plan, SITES):
-        thread.join(timeout=60)
+        thread.join(timeout=180)
 
     other, _ = opened(planned, tmp_path / "other")
     processes = {site: process(other, plan, site) for site in SITES}
@@ -106,7 +106,7 @@ def test_the_sites_of_a_cancelled_run_end_and_none_starts_again(planned: Path, t
     found = ends(workspace, plan)
     assert all(said.startswith("the run is cancelled by ann") for said in found.values()), found
     assert 1 <= len(commits(workspace, plan)) < plan.rounds
-    assert process(workspace, plan, "east").wait(timeout=60) == EXIT_PAUSED
+    assert process(workspace, plan, "east").wait(timeout=180) == EXIT_PAUSED
 
 
 def test_a_second_process_of_a_site_that_waits_for_the_lock_can_be_stopped(planned: Path, tmp_path: Path) -> None:
@@ -145,6 +145,6 @@ def test_a_site_whose_parent_died_before_it_began_ends_at_once(planned: Path, tm
     workspace, plan = opened(planned, tmp_path / "home")
     command = [sys.executable, "-m", "training.worker", "--run", plan.run, "--site", "east", "--parent", "1"]
     command += ["--home-store", workspace.home.url, "--store", workspace.store("east").url]
-    done = subprocess.run([*command, "--keys", str(workspace.keys.directory)], check=False, timeout=60)
+    done = subprocess.run([*command, "--keys", str(workspace.keys.directory)], check=False, timeout=180)
     assert done.returncode == 3
     assert not list(workspace.store("east").list(f"runs/{plan.run}"))

@@ -120,9 +120,9 @@ def process(workspace: Workspace, plan: Plan, site: str) -> subprocess.Popen[byt
 
 
 def wait_for(what: Callable[[], object]) -> None:
-    until = time.monotonic() + 60
+    until = time.monotonic() + 180
     while not what():
-        assert time.monotonic() < until, "waited for 60 s"
+        assert time.monotonic() < until, "waited for 180 s"
         time.sleep(0.001)
 
 
