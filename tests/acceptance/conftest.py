@@ -91,6 +91,10 @@ LONGEST = (
     "test_backfill_killed",
     "test_ui",
     "test_faults",
+    "test_object_stores",
+    "test_tutorial",
+    "test_own_data",
+    "test_secured",
 )
 
 

@@ -196,6 +196,7 @@ def test_a_server_that_is_gone_for_a_while_stops_neither_sites_nor_coordinator(
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_paused_run_leaves_its_workers_free_and_resumed_it_ends_as_if_never_paused(
     server: Server, home: Path, undisturbed: tuple[Path, str, dict[str, bytes]]
 ) -> None:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from training.sites import Region
 FACTS = UnitFacts("d/a", "p", "1" * 64, "2" * 64, "train", "west", "3" * 64, "research pre-training", ("because.",))
 WEST = Region("west", (), ("US",), "", None, 1.0)
 PARTS = 4
+MORE = 24  # more than are copied side by side
 
 
 @pytest.fixture
@@ -37,14 +39,14 @@ def swift(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Swift]:
         yield server
 
 
-def unit_at(store: Store) -> Held:
-    """A unit of four shards of some ten kB each, in a store."""
-    words = np.random.default_rng(0).integers(0, 10**9, (PARTS, 4_000))
+def unit_at(store: Store, parts: int = PARTS) -> Held:
+    """A unit of shards of some ten kB each, in a store."""
+    words = np.random.default_rng(0).integers(0, 10**9, (parts, 4_000))
     texts = [" ".join(map(str, row)) for row in words]
-    ids = [f"{n:032x}" for n in range(PARTS)]
+    ids = [f"{n:032x}" for n in range(parts)]
     batch = pa.record_batch({"record_id": pa.array(ids), "text": pa.array(texts)})
     written = write_unit(store, [batch], TOKENIZER, FACTS, shard_tokens=1000)
-    assert len(written) == PARTS
+    assert len(written) == parts
     return Held(WEST, tuple(Lying(WEST, store, m.key, m, True) for m in written))
 
 
@@ -53,19 +55,22 @@ def elsewhere(held: Held) -> list[Manifest]:
 
 
 def test_a_source_that_is_gone_in_the_middle_is_waited_for(swift: Swift, tmp_path: Path) -> None:
-    held, target = unit_at(Store.open(swift.access.bucket("shards"))), Store.open(tmp_path / "north")
-    made, back = elsewhere(held), threading.Timer(1.0, swift.start)
-    gone_at: list[float] = []
+    held, target = unit_at(Store.open(swift.access.bucket("shards")), MORE), Store.open(tmp_path / "north")
+    made, gone = elsewhere(held), threading.Event()
 
     def after_a_shard(_: int) -> None:
-        if not gone_at:
+        if not gone.is_set():
+            gone.set()
             swift.stop()
-            gone_at.append(time.monotonic())
-            back.start()
 
-    sent = move(held, target, made, tmp_path / "staging", lambda a, b: None, after_a_shard)
-    back.join()
-    assert time.monotonic() - gone_at[0] >= 1.0
+    with ThreadPoolExecutor(1) as pool:
+        moving = pool.submit(move, held, target, made, tmp_path / "staging", lambda a, b: None, after_a_shard)
+        assert gone.wait(60)
+        time.sleep(1.0)
+        assert not moving.done(), "the move did not need what was stopped"
+        # Not in a thread that ends: its servers would end with it.
+        swift.start()
+        sent = moving.result()
     assert sent == sum(m.arrow_bytes for m in made)
     for m in made:
         target.get(m.arrow_key, m.arrow_sha256)
