@@ -41,7 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (medquad["rows_in"], medquad["accepted"], medquad["quarantined"]) == (2713, 1921, 792)
     minutes = home.parent / "minutes"
     minutes.mkdir()
-    for path in (SHARED / "finance/fomc_minutes").glob("2023*.txt"):
+    for path in (SHARED / "finance/fomc_minutes").glob("202[123]*.txt"):
         shutil.copy(path, minutes)
     fomc = run_json("ingest", LIBRARY / "finance-fomc-minutes.yaml", minutes, "--home", home)
     # 20231213.txt is truncated to 8,697 bytes: its partition is refused, the others are not disturbed.
