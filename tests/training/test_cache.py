@@ -116,7 +116,20 @@ def test_a_store_that_does_not_answer_is_not_a_shard_that_is_unreadable(near: St
     assert asked
 
 
-def test_only_the_blocks_of_the_windows_are_fetched_then_ever_longer_stretches(near: Store, tmp_path: Path) -> None:
+def test_a_small_region_comes_as_a_whole_with_its_first_windows(near: Store, tmp_path: Path) -> None:
+    order = order_over(shards(near, 4), WINDOW)
+    cache = ShardCache(far(near), tmp_path / "cache")
+    lanes, indices = everything(order)
+    Loader(cache, order, WINDOW).gather(lanes[:64], indices[:64])  # windows of each of the shards
+    cache.close(wait=True)
+    for file in map(cache.open, order.shards[0]):
+        assert len(file.missing(np.arange(file.blocks))) == 0
+
+
+def test_only_the_blocks_of_the_windows_are_fetched_then_ever_longer_stretches(
+    near: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.shards.cache.SMALL", 0)
     manifests = shards(near, 4)
     order = order_over(manifests, WINDOW)
     loader = Loader(ShardCache(far(near), tmp_path / "cache"), order, WINDOW)

@@ -26,7 +26,7 @@ from data_contracts.errors import ObjectMissing, StoreError
 from training.shards import stretches
 from training.shards.blocks import Array, Fetch, ShardFile, UnreadableShard, allow_files, remove
 from training.shards.manifest import Manifest, ShardRef, read_manifest
-from training.shards.stretches import DENSE, STRETCH, Needs
+from training.shards.stretches import DENSE, SMALL, STRETCH, Needs, Stretch
 
 _FETCHERS = 8
 _PIECE = 4 << 20
@@ -157,18 +157,18 @@ class ShardCache:
             if not file.touch():
                 self._drop(file)
 
-    def close(self) -> None:
-        """End what works in the background; files that were handed out stay mapped."""
+    def close(self, wait: bool = False) -> None:
+        """End what works in the background, or let it come to its end; files that were handed out stay mapped."""
         with self._lock:
             pool, self._pool = self._pool, None
         if pool is not None:
-            pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=not wait)
 
     def _begin(self, needs: list[tuple[ShardFile, Array]]) -> list[Future[None]]:
         runs = stretches.of(needs, 1, STRETCH + 1)
         if self.folder is not None and any(len(file.missing(blocks)) for file, blocks in needs):
             # As a reader of files does: the more was missed in a row, the longer the next stretch.
-            ahead = stretches.of(needs, self._reach, DENSE)
+            ahead = self._rest(needs) or stretches.of(needs, self._reach, DENSE)
             self._reach = min(STRETCH, 2 * self._reach)
             if self._make_room(stretches.size(ahead), evict=False):
                 runs = ahead
@@ -183,6 +183,18 @@ class ShardCache:
             for block in range(start, end):
                 self._under_way.setdefault((file, block), future)
         return futures
+
+    def _rest(self, needs: list[tuple[ShardFile, Array]]) -> list[Stretch]:
+        """Return all that is missing of a small region, in the longest stretches; nothing of a larger one."""
+        if sum(file.manifest.arrow_bytes for file in self._files.values()) > SMALL:
+            return []
+        wanted = dict(needs)
+        for file in self._files.values():
+            missing = file.missing(np.arange(file.blocks))
+            missing = missing[[(file, block) not in self._under_way for block in missing.tolist()]]
+            if len(missing):
+                wanted[file] = np.union1d(wanted.get(file, missing), missing)
+        return stretches.of(list(wanted.items()), 1, 1)
 
     def _check(self, file: ShardFile, start: int, end: int, coming: int) -> None:
         try:

@@ -11,6 +11,9 @@ from training.shards.blocks import Array, ShardFile
 STRETCH = 32  # blocks, 8 MiB: what is read ahead at most for one that is missed
 DENSE = 5  # blocks of a stretch: so many requests cost more than one for all of it, at 2 MiB a request
 LONGEST = 256  # blocks a request, 64 MiB, which are streamed; a server works a third more for pieces of 8 MiB
+# Bytes: a region that is no larger is read as a whole. Its first batches touch all of it, and their requests, a few
+# hundred at 2 MiB each, would cost as much again.
+SMALL = 1 << 30
 
 Needs = Sequence[tuple[ShardFile, Array]]
 Stretch = tuple[ShardFile, int, int]
