@@ -239,6 +239,7 @@ def test_a_command_that_is_paused_from_another_terminal_says_how_to_go_on(
     assert made(home, name) == expected
 
 
+@pytest.mark.long
 def test_a_cancelled_run_is_never_trained_again(folder: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     shutil.copytree(folder / "home", home, ignore=shutil.ignore_patterns("prefect"))
