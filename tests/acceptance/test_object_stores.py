@@ -197,6 +197,7 @@ def test_it_is_evaluated_exported_and_traced_from_there(home: Path, trained: dic
     assert {row["dataset"] for row in status["datasets"]} == {"test/free", "test/se", "test/sg", "test/us"}
 
 
+@pytest.mark.long
 def test_local_stores_and_the_same_keys_give_the_same_model(home: Path, trained: dict[str, Any]) -> None:
     twin = home.parent / "twin"
     shutil.copytree(home / "keys", twin / "keys")
