@@ -14,6 +14,7 @@ RUN_BYTES = 32 << 20
 # Record ids are HMACs, so their first three hex digits cut any number of rows into 4,096 parts of about one size.
 _PREFIX = 3
 _BATCH_ROWS = 8192
+_MERGED_BYTES = 1 << 20
 
 
 def by_record_id(batches: Iterable[pa.RecordBatch], run_bytes: int = RUN_BYTES) -> Iterator[pa.RecordBatch]:
@@ -36,8 +37,17 @@ def by_record_id(batches: Iterable[pa.RecordBatch], run_bytes: int = RUN_BYTES) 
             runs.append(_Run(Path(folder) / f"{len(runs)}.arrow", held))
         elif held:
             yield from _sorted(held)
+        held, size = [], 0
+        # A prefix alone may be a few rows, and each batch costs its reader a millisecond.
         for prefix in sorted({prefix for run in runs for prefix in run.places}):
-            yield from _sorted([run.file.get_batch(run.places[prefix]) for run in runs if prefix in run.places])
+            found = [run.file.get_batch(run.places[prefix]) for run in runs if prefix in run.places]
+            held += found
+            size += sum(batch.nbytes for batch in found)
+            if size > min(run_bytes, _MERGED_BYTES):
+                yield from _sorted(held)
+                held, size = [], 0
+        if held:
+            yield from _sorted(held)
 
 
 def _sorted(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
