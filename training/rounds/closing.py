@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -30,10 +31,21 @@ PATIENCE_S = 3.0
 
 
 class Closer:
-    """One site's part in closing rounds. It remembers contributions it has checked, and how long past rounds waited."""
+    """One site's part in closing rounds. It remembers contributions it has checked, and how long past rounds waited.
 
-    def __init__(self, plan: Plan, site: str, home: Store, stores: dict[str, Store], key: Ed25519PrivateKey) -> None:
-        self.plan, self.site, self.home, self.stores, self.key = plan, site, home, stores, key
+    `clock` counts seconds, and is never compared with another site's.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        site: str,
+        home: Store,
+        stores: dict[str, Store],
+        key: Ed25519PrivateKey,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.plan, self.site, self.home, self.stores, self.key, self.clock = plan, site, home, stores, key, clock
         self._stood: tuple[str, str] | None = None
         self._good: dict[str, Contribution] = {}
         self._bad: dict[str, dict[str, str]] = {}
@@ -47,7 +59,7 @@ class Closer:
         A lost race is no error: the chain is read again by the caller, and the winner may be this site, answered twice.
         """
         terms_head = self._gather(state)
-        now = time.monotonic()
+        now = self.clock()
         if self._quorum_at is None and len(self._good) >= min(self.plan.membership.quorum, len(state.members)):
             self._quorum_at = now
         since = now - self._quorum_at if self._quorum_at is not None else 0.0
