@@ -11,7 +11,7 @@ be reached makes nothing invalid: the reader waits or fails, it never decides.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -142,6 +142,42 @@ def _skipped(plan: Plan, header: Header, what: str) -> int:
     return sum(end - start for _, start, end in header.skipped)
 
 
+def booked(plan: Plan, state: ChainState, headers: Sequence[Header], amendments: Sequence[Amendment]) -> ChainState:
+    """Return what a commit of these inputs makes of a state, but for the model: its tensors and hashes are as before.
+
+    All that the chain says and the snapshot does not: who reads a chain without merging books its rounds with this.
+
+    Raises:
+        RoundError: amendments are repeated, out of their order, wrongly signed, or leave no site.
+    """
+    number = state.round + 1
+    index = {region: list(lanes) for region, lanes in state.index.items()}
+    for header in headers:
+        for lane, _, end in header.claims:
+            index[plan.site(header.site).region][lane] = end
+    again = [a.sequence for a in amendments if a.sha in state.amendments]
+    if again or any(a.sequence >= b.sequence for a, b in itertools.pairwise(amendments)):
+        raise RoundError(f"run {plan.run} round {number}: amendments repeated or out of their order")
+    reached = {region: tuple(lanes) for region, lanes in index.items()}
+    opened = opening(plan, number + 1, reached, amendments)
+    return replace(
+        state,
+        round=number,
+        index=reached,
+        members=apply_members(state.members, amendments, plan),
+        amendments=state.amendments + tuple(a.sha for a in amendments),
+        openings=(*state.openings, opened) if opened else state.openings,
+    )
+
+
+def lanes_document(plan: Plan, state: ChainState) -> dict[str, Any]:
+    """Return what a commit says of the lanes: how far each has come, and whose it is in the round after it."""
+    return {
+        region: {"index": list(lanes), "sites": lanes_of(plan, state.members, region)}
+        for region, lanes in sorted(state.index.items())
+    }
+
+
 @dataclass(frozen=True)
 class Round:
     """A commit being made: the state after it, and its document before it is signed."""
@@ -182,13 +218,11 @@ def build(
         if missing:
             raise RoundError(f"run {plan.run} round {state.round + 1}: the plan waits for {missing}")
     shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
-    updates, index = [], {region: list(lanes) for region, lanes in state.index.items()}
+    updates = []
     for c in ordered:
         what = f"contribution {c.sha} of {c.header.site}"
         check_against(plan, state, c.header, terms_head, what)
         updates.append(check(c, plan.site(c.header.site).public_key, shapes, what))
-        for lane, _, end in c.header.claims:
-            index[plan.site(c.header.site).region][lane] = end
     tokens = [c.header.tokens for c in ordered]
     outer = plan.outer
     weights = merge.shares(tokens, plan.weight_cap)
@@ -196,16 +230,12 @@ def build(
     update = merge.weighted_mean(updates, weights, clips)
     tensors = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
     snapshot, result = merge.pack_state(tensors)
-    again = [a.sequence for a in amendments if a.sha in state.amendments]
-    if again or any(a.sequence >= b.sequence for a, b in itertools.pairwise(amendments)):
-        raise RoundError(f"run {plan.run} round {state.round + 1}: amendments repeated or out of their order")
-    members = apply_members(state.members, amendments, plan)
-    number = state.round + 1
+    after = replace(booked(plan, state, [c.header for c in ordered], amendments), tensors=tensors, state_sha=result)
     body = {
         "format": FORMAT,
         "run": plan.run,
         "plan": plan.sha,
-        "round": number,
+        "round": after.round,
         "previous": state.head,
         "terms_head": terms_head,
         "inputs": [
@@ -222,28 +252,13 @@ def build(
         "absent": [m for m in state.members if m not in sites],
         "refusals": refusals,
         "amendments": [a.sha for a in amendments],
-        "members": list(members),
-        "lanes": {
-            region: {"index": lanes, "sites": lanes_of(plan, members, region)}
-            for region, lanes in sorted(index.items())
-        },
+        "members": list(after.members),
+        "lanes": lanes_document(plan, after),
         "result": result,
         "deadline": deadline,
         "committer": committer,
         "supersedes": supersedes,
     }
-    reached = {region: tuple(lanes) for region, lanes in index.items()}
-    opened = opening(plan, number + 1, reached, amendments)
-    after = replace(
-        state,
-        round=number,
-        tensors=tensors,
-        state_sha=result,
-        index=reached,
-        members=members,
-        amendments=state.amendments + tuple(a.sha for a in amendments),
-        openings=(*state.openings, opened) if opened else state.openings,
-    )
     return Round(after, body, snapshot)
 
 
