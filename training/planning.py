@@ -21,13 +21,16 @@ from training.pretrained import read_checkpoint
 from training.recipe import InnerRecipe
 from training.rounds import merge
 from training.rounds.codec import parse_codec
+from training.rounds.lengths import growing, total_steps
 from training.rounds.plan import (
     CurriculumStep,
+    Length,
     Membership,
     Outer,
     Plan,
     PlanDataset,
     PlanSite,
+    check_lengths,
     known_codec,
     read_plan,
     write_plan,
@@ -127,6 +130,16 @@ class RunConfig(BaseModel):
     clip: Literal["none", "median"] = Field(default="none", description="Scale updates to at most the median norm")
     window: int = Field(default=256, gt=1, description="Context in tokens")
     steps: int = Field(default=30, gt=0, description="Inner steps per site and round")
+    growth: float = Field(
+        default=1.0,
+        ge=1,
+        le=10,
+        description="Each round has so many times the steps of the one before, up to `longest`",
+    )
+    longest: int | None = Field(default=None, gt=0, description="Steps of the longest round, with growth")
+    lengths: list[Length] = Field(
+        default=[], description="Other steps from a round on: [[lengths]] from_round = 6, steps = 60"
+    )
     rounds: int = Field(default=10, gt=0)
     snapshot_every: int = Field(default=5, gt=0)
     seed: int = 0
@@ -147,6 +160,14 @@ class RunConfig(BaseModel):
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
         self._check_mixture()
+        check_lengths(self.lengths)
+        if (self.growth > 1) != (self.longest is not None) or (self.longest or self.steps) < self.steps:
+            raise ValueError(
+                f"growth {self.growth:g} with longest {self.longest}: a growth above 1 needs a longest of at least"
+                f" {self.steps} steps, and no other length does"
+            )
+        if self.growth > 1 and self.lengths:
+            raise ValueError("growth and lengths: give one of them")
         try:
             self.model.spec(self.window, 257)
         except ValidationError as error:
@@ -154,6 +175,13 @@ class RunConfig(BaseModel):
                 "; ".join(f"model {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
             ) from error
         return self
+
+    @property
+    def round_lengths(self) -> list[Length]:
+        """The lengths that the plan gets: those given, or those that `growth` makes."""
+        if self.longest is None:
+            return self.lengths
+        return growing(self.steps, self.growth, self.longest, self.rounds)
 
     def _check_mixture(self) -> None:
         """Check that weights name data sets of the run, and in each segment all of them or none."""
@@ -239,7 +267,6 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     for version in versions:
         require_version(terms, version, purpose, workspace.sites.home.place, chosen)
     spec, parameters = config.model.begin(config.window, vocab_size, config.seed)
-    inner = config.inner.model_copy(update={"total_steps": config.steps * config.rounds})
     state = merge.initial_state(parameters, config.outer.method)
     snapshot, sha = merge.pack_state(state)
     plan = Plan(
@@ -259,7 +286,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         datasets=[PlanDataset(dataset=v.dataset, version=v.sha, terms_sha=v.terms_sha) for v in versions],
         tokenizer=versions[0].tokenizer,
         model=spec.model_dump(mode="json"),
-        inner=inner.model_dump(mode="json"),
+        inner=config.inner.model_dump(mode="json"),
         outer=config.outer,
         membership=config.membership,
         codec=config.codec,
@@ -267,8 +294,9 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         weight_cap=config.weight_cap,
         clip=config.clip,
         window=config.window,
-        batch_windows=inner.batch_windows,
+        batch_windows=config.inner.batch_windows,
         steps=config.steps,
+        lengths=config.round_lengths,
         rounds=config.rounds,
         seed=config.seed,
         weights=dict(sorted(config.weights.items())),
@@ -280,6 +308,8 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         snapshot0=sha,
         terms_head=terms.sha,
     )
+    inner = config.inner.model_copy(update={"total_steps": total_steps(plan)})
+    plan = plan.model_copy(update={"inner": inner.model_dump(mode="json")})
     plan = _begun(workspace, plan) or plan
     workspace.home.ensure(snapshot_key(plan.run, 0, sha), snapshot)
     write_plan(workspace.home, plan, workspace.owner)

@@ -43,6 +43,7 @@ from training.rounds.closing import Closer
 from training.rounds.commit import ChainState, check_against, lanes_of
 from training.rounds.control import EXIT_PAUSED, read_control
 from training.rounds.feedback import Feedback
+from training.rounds.lengths import planned, schedule_step, steps_of
 from training.rounds.plan import Plan, read_plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.cache import ShardCache
@@ -95,6 +96,7 @@ class SiteWorker:
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
         self.feedback, self.owed = self._fresh_feedback(), "new"
         self.inner, self.trained = "new", 0
+        self.steps = planned(self.plan, 1)
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
 
     def run(self) -> ChainState:
@@ -118,6 +120,7 @@ class SiteWorker:
             if self.site not in state.members:
                 raise RoundError(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
             spans = Spans()
+            self.steps = steps_of(self.plan, state, self.site)
             answer = None
             while answer is None:
                 if not self._has_published(state):
@@ -159,7 +162,7 @@ class SiteWorker:
         base = merge.parameters(state.tensors)
         self.loop.load_parameters(base)
         lanes = lanes_of(plan, state.members, self.region)[self.site]
-        claims = next_claims(state.index[self.region], lanes, plan.steps * plan.batch_windows)
+        claims = next_claims(state.index[self.region], lanes, self.steps * plan.batch_windows)
         places = unroll(claims)
         tokens: dict[str, int] = {}
         nats = 0.0
@@ -173,7 +176,7 @@ class SiteWorker:
                 self.loader.record(batch, {**note, "places": batches[step]})
                 skipped += batch.skipped
                 inputs, targets = inputs_targets(batch)
-                at = (number - 1) * plan.steps + step
+                at = schedule_step(plan, number, step, self.steps)
                 result = self.loop.step(inputs, targets, at, self._tokens_at(state, step))
                 nats += result.loss * result.tokens
                 for owner, count in zip(self.loader.owners(batch), (targets >= 0).sum(axis=1).tolist(), strict=True):
@@ -197,7 +200,7 @@ class SiteWorker:
                 "claims": tuple(claims),
                 "tokens": sum(tokens.values()),
                 "tokens_by_dataset": dict(sorted(tokens.items())),
-                "steps": plan.steps,
+                "steps": self.steps,
                 "loss": nats / max(1, sum(tokens.values())),
                 "inner": self.inner,
                 "device": self.loop.device.type,
@@ -215,7 +218,8 @@ class SiteWorker:
     def _tokens_at(self, state: ChainState, step: int) -> int:
         """Return what all sites have trained on once this step of the next round is done, windows counted as full."""
         committed = sum(map(sum, state.index.values()))
-        return (committed + (step + 1) * self.plan.batch_windows * len(state.members)) * self.plan.window
+        of_round = sum(steps_of(self.plan, state, member) for member in state.members) * self.plan.batch_windows
+        return (committed + (step + 1) * of_round // self.steps) * self.plan.window
 
     def _has_published(self, state: ChainState) -> bool:
         """Say whether a contribution of this site that fits the next round is in its store."""
@@ -247,7 +251,7 @@ class SiteWorker:
             if not isinstance(step, Slot):
                 return step
             if not self.closer.try_commit(state, step, time.monotonic() - started):
-                self._lease(state.round + 1, self.plan.steps, 0, float("nan"))
+                self._lease(state.round + 1, self.steps, 0, float("nan"))
                 time.sleep(POLL_S)
 
     def _restore(self, state: ChainState) -> None:
@@ -271,7 +275,7 @@ class SiteWorker:
         return Feedback(self.plan.feedback, {n: t.shape for n, t in self.loop.parameters().items()})
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
-        facts = {"round": number, "step": step, "steps": self.plan.steps, "tokens": tokens, "done": done}
+        facts = {"round": number, "step": step, "steps": self.steps, "tokens": tokens, "done": done}
         self.kept.beat({**facts, "loss": loss if np.isfinite(loss) else None}, now=done)
 
     def _check_stop(self) -> None:

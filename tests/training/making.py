@@ -21,6 +21,7 @@ from training.rounds.chain import Slot, advance
 from training.rounds.codec import Tensors
 from training.rounds.commit import ChainState, build, genesis, lanes_of, seal
 from training.rounds.contribution import Contribution
+from training.rounds.lengths import steps_of
 from training.rounds.plan import Plan, PlanDataset, PlanSite
 from training.rounds.run import snapshot_key
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef, Split
@@ -97,6 +98,7 @@ def contribute(run: Run, state: ChainState, site: str, update: Tensors | None = 
     region = plan.site(site).region
     lanes = lanes_of(plan, state.members, region).get(site, [0])
     tokens = changes.get("tokens", 10 + len(site))
+    steps = steps_of(plan, state, site)
     header = {
         "run": plan.run,
         "plan": plan.sha,
@@ -105,10 +107,10 @@ def contribute(run: Run, state: ChainState, site: str, update: Tensors | None = 
         "base": state.head,
         "base_state": state.state_sha,
         "terms_head": "",
-        "claims": tuple(next_claims(state.index[region], lanes, plan.steps * plan.batch_windows)),
+        "claims": tuple(next_claims(state.index[region], lanes, steps * plan.batch_windows)),
         "tokens": tokens,
         "tokens_by_dataset": {"test/notes": tokens},
-        "steps": plan.steps,
+        "steps": steps,
         "loss": 2.5,
         "inner": "new",
         "device": "cpu",

@@ -17,6 +17,10 @@ def step(from_round: int, dataset: str = "test/notes", weight: float = 1) -> str
     return f'[[curriculum]]\nfrom_round = {from_round}\nweights = {{ "{dataset}" = {weight} }}\n'
 
 
+def length(from_round: int, steps: int) -> str:
+    return f"[[lengths]]\nfrom_round = {from_round}\nsteps = {steps}\n"
+
+
 def load(folder: Path, text: str | bytes) -> RunConfig:
     path = folder / "run.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -61,6 +65,13 @@ FAULTS = {
     "curriculum of nothing": (GOOD + step(3, weight=0), "curriculum from round 3: one data set needs a weight above 0"),
     "curriculum from 0": (GOOD + step(0), "run.toml: curriculum.0.from_round: "),
     "temperature 0": (GOOD + "temperature = 0\n", "run.toml: temperature: "),
+    "growth without end": (GOOD + "growth = 1.2\n", "a growth above 1 needs a longest of at least 30 steps"),
+    "longest without growth": (GOOD + "longest = 60\n", "growth 1 with longest 60: "),
+    "longest below steps": (GOOD + "growth = 1.2\nlongest = 20\n", "a longest of at least 30 steps"),
+    "shrinking": (GOOD + "growth = 0.9\nlongest = 60\n", "run.toml: growth: "),
+    "lengths backwards": (GOOD + length(3, 4) + length(3, 5), "lengths: each begins after the one before it, not at"),
+    "length 0": (GOOD + length(3, 0), "run.toml: lengths.0.steps: "),
+    "two lengths": (GOOD + "growth = 1.2\nlongest = 60\n" + length(3, 4), "growth and lengths: give one of them"),
     "unreadable": (GOOD + 'unreadable = "forget"\n', "run.toml: unreadable: "),
     "codec": (
         GOOD + 'codec = "zip"\n',
@@ -74,6 +85,14 @@ FAULTS = {
     "not TOML": ("name = ", "run.toml: not TOML"),
     "not UTF-8": (b'name = "\xff"', "run.toml: not TOML"),
 }
+
+
+def test_rounds_are_as_long_as_said_or_grow(tmp_path: Path) -> None:
+    given = load(tmp_path, GOOD + length(1, 4) + length(5, 9)).round_lengths
+    assert [(x.from_round, x.steps) for x in given] == [(1, 4), (5, 9)]
+    grown = load(tmp_path, GOOD + "steps = 4\ngrowth = 1.5\nlongest = 12\nrounds = 20\n").round_lengths
+    assert [(x.from_round, x.steps) for x in grown] == [(1, 4), (2, 6), (3, 9), (4, 12)]
+    assert load(tmp_path, GOOD).round_lengths == []
 
 
 def test_a_curriculum_changes_weights_and_leaves_the_others(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from training.rounds import merge
 from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
+from training.rounds.lengths import steps_of
 from training.rounds.plan import Plan
 from training.rounds.segments import Opening, in_force, opening
 from training.shards.schedule import LANES
@@ -94,6 +95,9 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
         raise RoundError(f"{what}: feedback is {header.feedback!r} where the plan's decay is {plan.feedback}")
     if header.site not in state.members:
         raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
+    steps = steps_of(plan, state, header.site)
+    if header.steps != steps:
+        raise RoundError(f"{what}: {header.steps} steps where {header.site} takes {steps} in round {state.round + 1}")
     # An update of ten times the model's own norm is no training step; summed, a few would overflow fp32.
     bound = 10.0 * (1.0 + merge.halving_norm(merge.parameters(state.tensors)))
     if header.norm > bound:

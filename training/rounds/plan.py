@@ -6,10 +6,11 @@ the same run: starting it again continues it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
@@ -20,7 +21,7 @@ from training.shards.permutation import NEWEST_ORDER
 from training.shards.schedule import LANES
 
 # Fields that plans of the first version lack.
-_LATER = ("temperature", "curriculum", "unreadable", "order", "feedback", "weight_cap", "clip")
+_LATER = ("temperature", "curriculum", "unreadable", "order", "feedback", "weight_cap", "clip", "lengths")
 
 
 def known_codec(name: str) -> str:
@@ -86,9 +87,17 @@ class CurriculumStep(_Frozen):
     weights: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] = Field(min_length=1)
 
 
+class Length(_Frozen):
+    """Inner steps of a round from a round on."""
+
+    from_round: int = Field(ge=1)
+    steps: int = Field(gt=0)
+
+
 class Plan(_Frozen):
     """The plan. `steps` are inner steps per site and round; `weights` are mixture weights (none: by tokens).
 
+    `lengths` change the steps at given rounds: training/rounds/lengths.py reads them, and nobody else.
     A data set without a weight weighs its windows to the 1/`temperature`. `curriculum` changes weights at given rounds.
     `unreadable`: what becomes of a shard that cannot be read: `stop` the site, or `skip` its positions, on record.
     `order` is the permutation of a stream's windows (training/shards/permutation.py). `feedback` is the part of what
@@ -115,6 +124,7 @@ class Plan(_Frozen):
     window: int = Field(gt=1)
     batch_windows: int = Field(gt=0)
     steps: int = Field(gt=0)
+    lengths: list[Length] = []
     rounds: int = Field(gt=0)
     seed: int
     weights: dict[str, float] = {}
@@ -132,6 +142,11 @@ class Plan(_Frozen):
     def _known_codec(cls, value: str) -> str:
         return known_codec(value)
 
+    @model_validator(mode="after")
+    def _lengths_in_order(self) -> Plan:
+        check_lengths(self.lengths)
+        return self
+
     def body(self) -> dict[str, Any]:
         """Return the plan as its JSON value, unsigned.
 
@@ -139,9 +154,7 @@ class Plan(_Frozen):
         and an old plan keeps its hash.
         """
         body = self.model_dump(mode="json")
-        for name in _LATER:
-            if body[name] == type(self).model_fields[name].default:
-                del body[name]
+        _leave_out(body, type(self), _LATER)
         return body
 
     @property
@@ -168,6 +181,23 @@ class Plan(_Frozen):
             if site.name == name:
                 return site
         raise RoundError(f"run {self.run}: site {name!r} is not in its plan")
+
+
+def check_lengths(lengths: Sequence[Length]) -> None:
+    """Check that each length begins after the one before it.
+
+    Raises:
+        ValueError: one does not; says at which rounds they begin.
+    """
+    rounds = [length.from_round for length in lengths]
+    if rounds != sorted(set(rounds)):
+        raise ValueError(f"lengths: each begins after the one before it, not at rounds {rounds}")
+
+
+def _leave_out(body: dict[str, Any], kind: type[BaseModel], names: Sequence[str]) -> None:
+    for name in names:
+        if body[name] == kind.model_fields[name].default:
+            del body[name]
 
 
 def write_plan(home: Store, plan: Plan, owner: Ed25519PrivateKey) -> str:
