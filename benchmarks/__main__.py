@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.lab import Skipped
+
 NAMES = ("validation", "orchestration", "loading", "codec", "placement", "sharding")
 
 
@@ -23,7 +25,10 @@ def main() -> int:
     options = parser.parse_args()
     results = []
     for name in NAMES if options.name == "all" else (options.name,):
-        figures = importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        try:
+            figures = importlib.import_module(f"benchmarks.{name}").run(options.quick)
+        except Skipped as reason:
+            figures = {"skipped": str(reason)}
         machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
         form = "quick" if options.quick else "long"
         results.append({"benchmark": name, "form": form, **figures, "on": machine})

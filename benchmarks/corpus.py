@@ -51,17 +51,31 @@ def tokenizer_json() -> bytes:
     return train_tokenizer(texts(600_000, seed=2), 8192)
 
 
-def make_set(folder: Path, contents: Iterator[str], curate: bool = True) -> Workspace:
-    """Ingest and curate documents into a new home folder.
+def make_set(
+    folder: Path,
+    contents: Iterator[str],
+    curate: bool = True,
+    *,
+    sites: str = "",
+    partitions: int = 1,
+    held_out: float = 0.0,
+) -> Workspace:
+    """Ingest and curate documents into a new home folder, with this sites.toml (none: the one that is shipped).
 
     Without `curate` the curation is recorded as one that removes and redacts nothing, which is what it would find.
     """
-    data = folder / "in" / "day.parquet"
-    data.parent.mkdir(parents=True)
+    data = folder / "in"
+    data.mkdir(parents=True)
     rows = list(contents)
-    pq.write_table(pa.table({"key": [f"{n:09d}" for n in range(len(rows))], "content": rows}), data)
-    source = str(data.parent)
-    contract = _contract(folder / "contract.yaml")
+    for k in range(partitions):
+        mine, name = range(k, len(rows), partitions), f"day{k}" if k else "day"
+        table = pa.table({"key": [f"{n:09d}" for n in mine], "content": [rows[n] for n in mine]})
+        pq.write_table(table, data / f"{name}.parquet")
+    source = str(data)
+    contract = _contract(folder / "contract.yaml", held_out)
+    if sites:
+        (folder / "home").mkdir()
+        (folder / "home" / "sites.toml").write_text(sites)
     workspace = Workspace.open(folder / "home")
     steps.admit(workspace, contract, source)
     opened = open_source(contract, source)
@@ -92,14 +106,14 @@ def _nothing_to_curate(workspace: Workspace, contract: Contract, rows: int) -> N
     )
 
 
-def _contract(path: Path) -> Contract:
+def _contract(path: Path, held_out: float) -> Contract:
     terms = {
         "format": 1,
         "licence": {"expression": "CC0-1.0"},
         "purposes": {"permitted": ["pre-training", "evaluation"]},
         "residency": {"storage": ["anywhere"], "processing": ["anywhere"]},
         "derivedUpdates": "may-leave",
-        "heldOut": {"share": 0.0, "key": "bench"},
+        "heldOut": {"share": held_out, "key": "bench"},
         "text": "content",
         "pii": {"email": "redact"},
     }
