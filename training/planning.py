@@ -31,6 +31,7 @@ from training.rounds.plan import (
     PlanDataset,
     PlanSite,
     check_lengths,
+    check_pace,
     known_codec,
     read_plan,
     write_plan,
@@ -140,6 +141,12 @@ class RunConfig(BaseModel):
     lengths: list[Length] = Field(
         default=[], description="Other steps from a round on: [[lengths]] from_round = 6, steps = 60"
     )
+    pace: Literal["fixed", "speed", "time"] = Field(
+        default="fixed", description="Steps of a site: those of the round, fewer by its speed, or what round_s allows"
+    )
+    round_s: float = Field(
+        default=0.0, ge=0, allow_inf_nan=False, description='With pace = "time": seconds of steps in a round'
+    )
     rounds: int = Field(default=10, gt=0)
     snapshot_every: int = Field(default=5, gt=0)
     seed: int = 0
@@ -161,6 +168,7 @@ class RunConfig(BaseModel):
     def _fits_together(self) -> RunConfig:
         self._check_mixture()
         check_lengths(self.lengths)
+        check_pace(self.pace, self.round_s)
         if (self.growth > 1) != (self.longest is not None) or (self.longest or self.steps) < self.steps:
             raise ValueError(
                 f"growth {self.growth:g} with longest {self.longest}: a growth above 1 needs a longest of at least"
@@ -280,6 +288,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
                 region=s.region,
                 jurisdictions=list(s.jurisdictions),
                 public_key=public_hex(workspace.site_key(s.name)),
+                speed=s.tokens_per_s if config.pace == "speed" else 0.0,
             )
             for s in chosen
         ],
@@ -297,6 +306,8 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         batch_windows=config.inner.batch_windows,
         steps=config.steps,
         lengths=config.round_lengths,
+        pace=config.pace,
+        round_s=config.round_s,
         rounds=config.rounds,
         seed=config.seed,
         weights=dict(sorted(config.weights.items())),

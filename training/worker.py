@@ -169,9 +169,13 @@ class SiteWorker:
         skipped: list[tuple[int, int]] = []
         batches = [places[k : k + plan.batch_windows] for k in range(0, len(places), plan.batch_windows)]
         pairs = [tuple(np.array(batch, dtype=np.int64).T) for batch in batches]
+        seconds = 0.0
         with spans.span("compute"), self.loader.ahead(pairs) as assembled:
+            begun = time.monotonic()
             for step, batch in enumerate(assembled):
+                seconds += time.monotonic() - begun
                 self._check_stop()
+                begun = time.monotonic()
                 note = {"attempt": self.attempt, "site": self.site, "round": number, "step": step}
                 self.loader.record(batch, {**note, "places": batches[step]})
                 skipped += batch.skipped
@@ -183,6 +187,7 @@ class SiteWorker:
                     if count:
                         tokens[owner] = tokens.get(owner, 0) + count
                 self._lease(number, step + 1, sum(tokens.values()), nats / max(1, sum(tokens.values())))
+            seconds += time.monotonic() - begun
         if not tokens:
             raise StoreError(
                 f"site {self.site}: no shard of round {number} can be read; restore them in {self.store.url}"
@@ -206,8 +211,9 @@ class SiteWorker:
                 "device": self.loop.device.type,
                 "skipped": tuple(ranges(skipped)),
                 "feedback": self.owed if self.feedback else "",
+                "seconds": 0.0 if plan.pace == "fixed" else max(1e-3, round(seconds, 3)),
             }
-            made = contributions.make(header, update, plan.codec, self.key, self.feedback)
+            made = contributions.make(header, update, plan.codec_of(self.site), self.key, self.feedback)
         with spans.span("transfer"):
             # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
             # same round again from the state before, to the same bytes.
@@ -270,9 +276,10 @@ class SiteWorker:
 
     def _fresh_feedback(self) -> Feedback | None:
         """Return error feedback that owes nothing yet; None where the plan has none."""
-        if self.plan.feedback == 0:
+        decay = self.plan.feedback_of(self.site)
+        if decay == 0:
             return None
-        return Feedback(self.plan.feedback, {n: t.shape for n, t in self.loop.parameters().items()})
+        return Feedback(decay, {n: t.shape for n, t in self.loop.parameters().items()})
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
         facts = {"round": number, "step": step, "steps": self.steps, "tokens": tokens, "done": done}

@@ -114,11 +114,12 @@ def contribute(run: Run, state: ChainState, site: str, update: Tensors | None = 
         "loss": 2.5,
         "inner": "new",
         "device": "cpu",
-        "feedback": "new" if plan.feedback else "",
+        "feedback": "new" if plan.feedback_of(site) else "",
+        "seconds": 0.0 if plan.pace == "fixed" else 1.0,
         **changes,
     }
     made = tensors(sum(site.encode()) + 1000 * state.round, 0.01) if update is None else update
-    return contributions.make(header, made, plan.codec, run.key(site))
+    return contributions.make(header, made, plan.codec_of(site), run.key(site))
 
 
 def write_commit(

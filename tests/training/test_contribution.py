@@ -287,8 +287,8 @@ def test_skipped_positions_are_part_of_the_claims_where_the_plan_lets_them_be(tm
 
 def test_a_format_that_does_not_go_with_the_skipped_positions_is_refused(run: Run) -> None:
     made = contribute(run, run.start, "north")
-    with pytest.raises(RoundError, match="contribution format 4; this Causeway reads 1 to 3"):
-        forged(made, "north", format=4)
+    with pytest.raises(RoundError, match="contribution format 5; this Causeway reads 1 to 4"):
+        forged(made, "north", format=5)
     with pytest.raises(RoundError, match="format 2 does not go with 0 skipped ranges"):
         forged(made, "north", format=2)
     with pytest.raises(RoundError, match="format 1 does not go with 1 skipped ranges"):

@@ -24,7 +24,7 @@ from training.rounds import merge
 from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
-from training.rounds.lengths import steps_of
+from training.rounds.lengths import Measured, measured_after, steps_of
 from training.rounds.plan import Plan
 from training.rounds.segments import Opening, in_force, opening
 from training.shards.schedule import LANES
@@ -38,7 +38,8 @@ class ChainState:
 
     `head` is the hash of the last commit (before round 1: of the plan); `tensors` the outer state, `state_sha` the
     hash of its snapshot bytes; `index` the committed lane index, 64 numbers a region; `members` the live sites;
-    `openings` where the segments after the first one began.
+    `openings` where the segments after the first one began; `measured` what the chain knows of the sites' speed, where
+    the plan's pace asks for it.
     """
 
     round: int
@@ -49,6 +50,7 @@ class ChainState:
     members: tuple[str, ...]
     amendments: tuple[str, ...] = ()
     openings: tuple[Opening, ...] = ()
+    measured: Mapping[str, Measured] = field(default_factory=dict)
 
 
 def genesis(plan: Plan, tensors: Tensors) -> ChainState:
@@ -84,20 +86,23 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
         "round": state.round + 1,
         "base": state.head,
         "base_state": state.state_sha,
-        "codec": plan.codec,
+        "codec": plan.codec_of(header.site),
         "terms_head": terms_head,
     }
     for name, value in expected.items():
         found = getattr(header, name)
         if found != value:
             raise RoundError(f"{what}: {name} is {found!r} where round {state.round + 1} needs {value!r}")
-    if bool(header.feedback) != (plan.feedback > 0):
-        raise RoundError(f"{what}: feedback is {header.feedback!r} where the plan's decay is {plan.feedback}")
+    decay = plan.feedback_of(header.site)
+    if bool(header.feedback) != (decay > 0):
+        raise RoundError(f"{what}: feedback is {header.feedback!r} where the plan's decay is {decay}")
     if header.site not in state.members:
         raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
     steps = steps_of(plan, state, header.site)
     if header.steps != steps:
         raise RoundError(f"{what}: {header.steps} steps where {header.site} takes {steps} in round {state.round + 1}")
+    if (header.seconds > 0) != (plan.pace != "fixed"):
+        raise RoundError(f"{what}: seconds are {header.seconds:g} where the plan's pace is {plan.pace!r}")
     # An update of ten times the model's own norm is no training step; summed, a few would overflow fp32.
     bound = 10.0 * (1.0 + merge.halving_norm(merge.parameters(state.tensors)))
     if header.norm > bound:
@@ -171,6 +176,7 @@ def booked(plan: Plan, state: ChainState, headers: Sequence[Header], amendments:
         members=apply_members(state.members, amendments, plan),
         amendments=state.amendments + tuple(a.sha for a in amendments),
         openings=(*state.openings, opened) if opened else state.openings,
+        measured=measured_after(plan, state, headers),
     )
 
 

@@ -23,9 +23,12 @@ from training.rounds.feedback import Feedback
 from training.rounds.merge import halving_norm
 
 FORMAT = 1
-# 2: with positions that could not be read. 3: of a run with error feedback. A header with neither is of format 1.
+# 2: with positions that could not be read. 3: of a run with error feedback. 4: with any of the fields in _LATER, each
+# left out at its default. A header with none of them is of format 1.
 SKIPPING_FORMAT = 2
 FEEDBACK_FORMAT = 3
+LATER_FORMAT = 4
+_LATER = {"seconds": 0.0}
 _FEEDBACK = ("", "new", "kept", "clean")
 _TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
@@ -40,7 +43,8 @@ class Header:
     targets; `norm` is the 2-norm of the decoded update by the halving tree; `inner` says where the inner optimizer's
     state came from: `new` (round 1), `kept`, or `clean` (lost, begun again); `skipped` are the parts of the claims,
     (lane, from, to) in order, that could not be read and were not trained on; `feedback` says of the residual of error
-    feedback what `inner` says of the optimizer's state, and is empty where the plan has none.
+    feedback what `inner` says of the optimizer's state, and is empty where the plan has none; `seconds` is what the
+    steps took by the site's own monotonic clock, where the plan's pace asks for it (else 0).
     """
 
     run: str
@@ -63,10 +67,13 @@ class Header:
     device: str
     skipped: tuple[Claim, ...] = ()
     feedback: str = ""
+    seconds: float = 0.0
 
     @property
     def format(self) -> int:
         """The format of the header."""
+        if any(getattr(self, name) != default for name, default in _LATER.items()):
+            return LATER_FORMAT
         if self.feedback:
             return FEEDBACK_FORMAT
         return SKIPPING_FORMAT if self.skipped else FORMAT
@@ -76,8 +83,9 @@ class Header:
         body = {**asdict(self), "format": self.format, "claims": [list(c) for c in self.claims]}
         if body.pop("skipped"):
             body["skipped"] = [list(c) for c in self.skipped]
-        if not self.feedback:
-            del body["feedback"]
+        for name, default in {"feedback": "", **_LATER}.items():
+            if body[name] == default:
+                del body[name]
         return body
 
 
@@ -179,16 +187,16 @@ def parse(document: Any, what: str) -> Header:
         RoundError: it is not a contribution header of a format known here.
     """
     try:
-        if document["format"] not in (FORMAT, SKIPPING_FORMAT, FEEDBACK_FORMAT):
+        if document["format"] not in (FORMAT, SKIPPING_FORMAT, FEEDBACK_FORMAT, LATER_FORMAT):
             raise RoundError(
-                f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT} to {FEEDBACK_FORMAT}"
+                f"{what}: contribution format {document['format']!r}; this Causeway reads {FORMAT} to {LATER_FORMAT}"
             )
         body = {name: value for name, value in document.items() if name not in ("signature", "format")}
         header = Header(**{**body, "claims": _claims(body["claims"]), "skipped": _claims(body.get("skipped", []))})
         if header.format != document["format"]:
             raise TypeError(
                 f"format {document['format']} does not go with {len(header.skipped)} skipped ranges and feedback"
-                f" {header.feedback!r}"
+                f" {header.feedback!r}{''.join(f', {name}' for name in _LATER if name in body)}"
             )
         if header.feedback not in _FEEDBACK:
             raise TypeError(f"feedback is {header.feedback!r}")
@@ -197,6 +205,8 @@ def parse(document: Any, what: str) -> Header:
                 raise TypeError(f"{name} is no text")
         numbers = (header.tokens, header.steps, header.round, header.payload_bytes, *header.tokens_by_dataset.values())
         finite = math.isfinite(header.norm) and math.isfinite(header.loss)
+        if type(header.seconds) not in (int, float) or not 0 <= header.seconds < math.inf:
+            raise TypeError(f"seconds are {header.seconds!r}")
     except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
         raise RoundError(f"{what}: not a contribution header ({error})") from error
     if not re.fullmatch(r"[0-9a-f]{64}", header.payload):

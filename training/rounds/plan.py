@@ -21,7 +21,20 @@ from training.shards.permutation import NEWEST_ORDER
 from training.shards.schedule import LANES
 
 # Fields that plans of the first version lack.
-_LATER = ("temperature", "curriculum", "unreadable", "order", "feedback", "weight_cap", "clip", "lengths")
+_LATER = (
+    "temperature",
+    "curriculum",
+    "unreadable",
+    "order",
+    "feedback",
+    "weight_cap",
+    "clip",
+    "lengths",
+    "pace",
+    "round_s",
+)
+# Fields of a site that plans of earlier versions lack.
+_LATER_OF_SITE = ("codec", "speed")
 
 
 def known_codec(name: str) -> str:
@@ -41,12 +54,23 @@ class _Frozen(BaseModel):
 
 
 class PlanSite(_Frozen):
-    """A site as the plan lists it; `public_key` is its Ed25519 key in hex."""
+    """A site as the plan lists it; `public_key` is its Ed25519 key in hex.
+
+    `codec` is that of its updates (empty: the plan's). `speed` is what sites.toml says of it, in comparison with the
+    other sites (0: nothing): it counts until the chain knows better.
+    """
 
     name: str
     region: str
     jurisdictions: list[str]
     public_key: str
+    codec: str = ""
+    speed: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+    @field_validator("codec")
+    @classmethod
+    def _known_codec(cls, value: str) -> str:
+        return known_codec(value) if value else value
 
 
 class PlanDataset(_Frozen):
@@ -98,6 +122,9 @@ class Plan(_Frozen):
     """The plan. `steps` are inner steps per site and round; `weights` are mixture weights (none: by tokens).
 
     `lengths` change the steps at given rounds: training/rounds/lengths.py reads them, and nobody else.
+    `pace`: every site takes those steps (`fixed`), or fewer by its `speed` beside the fastest, or what it can do in the
+    `time` of `round_s` seconds.
+
     A data set without a weight weighs its windows to the 1/`temperature`. `curriculum` changes weights at given rounds.
     `unreadable`: what becomes of a shard that cannot be read: `stop` the site, or `skip` its positions, on record.
     `order` is the permutation of a stream's windows (training/shards/permutation.py). `feedback` is the part of what
@@ -125,6 +152,8 @@ class Plan(_Frozen):
     batch_windows: int = Field(gt=0)
     steps: int = Field(gt=0)
     lengths: list[Length] = []
+    pace: Literal["fixed", "speed", "time"] = "fixed"
+    round_s: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     rounds: int = Field(gt=0)
     seed: int
     weights: dict[str, float] = {}
@@ -145,6 +174,7 @@ class Plan(_Frozen):
     @model_validator(mode="after")
     def _lengths_in_order(self) -> Plan:
         check_lengths(self.lengths)
+        check_pace(self.pace, self.round_s)
         return self
 
     def body(self) -> dict[str, Any]:
@@ -155,6 +185,8 @@ class Plan(_Frozen):
         """
         body = self.model_dump(mode="json")
         _leave_out(body, type(self), _LATER)
+        for site in body["sites"]:
+            _leave_out(site, PlanSite, _LATER_OF_SITE)
         return body
 
     @property
@@ -182,6 +214,15 @@ class Plan(_Frozen):
                 return site
         raise RoundError(f"run {self.run}: site {name!r} is not in its plan")
 
+    def codec_of(self, site: str) -> str:
+        """Return the codec of a site's updates."""
+        return self.site(site).codec or self.codec
+
+    def feedback_of(self, site: str) -> float:
+        """Return the decay of a site's error feedback: the plan's, or that of a codec of its own."""
+        own = self.site(site).codec
+        return parse_codec(own).decay if own else self.feedback
+
 
 def check_lengths(lengths: Sequence[Length]) -> None:
     """Check that each length begins after the one before it.
@@ -192,6 +233,16 @@ def check_lengths(lengths: Sequence[Length]) -> None:
     rounds = [length.from_round for length in lengths]
     if rounds != sorted(set(rounds)):
         raise ValueError(f"lengths: each begins after the one before it, not at rounds {rounds}")
+
+
+def check_pace(pace: str, round_s: float) -> None:
+    """Check that a round has a time where, and only where, its steps go by time.
+
+    Raises:
+        ValueError: it has one without the other.
+    """
+    if (pace == "time") != (round_s > 0):
+        raise ValueError(f"round_s {round_s:g} does not go with pace {pace!r}: pace 'time' needs it, no other has it")
 
 
 def _leave_out(body: dict[str, Any], kind: type[BaseModel], names: Sequence[str]) -> None:
