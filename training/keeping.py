@@ -1,12 +1,14 @@
 """What a site keeps of a run in its own store, beside contributions: optimizer state, heartbeat, where the time went.
 
-runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round, and what is owed; two stay
+runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round, what is owed, and with overlap
+                                                  the site's own parameters; two stay
 runs/<run>/leases/<site>.json                     heartbeat; replaced
 runs/<run>/telemetry/000042/<site>.json           spans of a round
 """
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,11 +23,15 @@ from data_contracts.canonical import canonical_json
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError, StoreError
 from training.inner import Loop
+from training.rounds.codec import Tensors
 from training.rounds.feedback import Feedback
+from training.rounds.overlap import Clock, Early
 
 HEARTBEAT_S = 0.5
 PATIENCE_S = 1.0
-_OWED = "owed:"  # before the names of the residual; names of parameters hold no colon
+# Before the names of the residual and of the site's own parameters; names of parameters hold no colon.
+_OWED, _LOCAL = "owed:", "local:"
+_ROUND, _CLOCK, _PLACES = "at:round", "early:clock", "early:places"  # int64 [], [4], [steps, batch windows, 2]
 REST_S = 10.0  # after a heartbeat that the store did not take
 
 
@@ -45,6 +51,32 @@ class Spans:
             self.spans.append((kind, start, time.time()))
 
 
+@dataclass(frozen=True)
+class Local:
+    """A site's own parameters once it had trained a round, and the steps that it took after that, if it took some."""
+
+    round: int
+    parameters: Tensors = field(repr=False)
+    early: Early | None = None
+
+
+def pack(
+    number: int, loop: Loop, feedback: Feedback | None = None, local: Tensors | None = None, early: Early | None = None
+) -> bytes:
+    """Return what a site keeps after a round: the optimizer's state, what is owed, with overlap its own parameters."""
+    arrays = dict(loop.state())
+    if feedback is not None:
+        arrays |= {f"{_OWED}{name}": residual for name, residual in feedback.state().items()}
+    if local is not None:
+        arrays |= {f"{_LOCAL}{name}": value for name, value in local.items()} | {_ROUND: np.array(number)}
+    if early is not None:
+        c = early.clock
+        arrays[_CLOCK] = np.array([c.round, c.steps, c.committed, c.windows], dtype=np.int64)
+        arrays[_PLACES] = np.array(early.batches, dtype=np.int64)
+    packed: bytes = save({k: np.asarray(v, order="C") for k, v in arrays.items()}, metadata={"format": "1"})
+    return packed
+
+
 class Kept:
     """One site's own objects of one run, in its store. `attempt` names the incarnation of its process."""
 
@@ -53,13 +85,15 @@ class Kept:
         self._beats = Store.open(store.url, retry_s=PATIENCE_S)
         self._beat = 0.0
         self._counter = 0
+        self._beating = threading.Thread()
 
     def keep_inner(self, number: int, loop: Loop, feedback: Feedback | None = None) -> None:
         """Keep the inner optimizer's state after a round, and what is owed by then; that of two rounds before goes."""
-        arrays = {k: np.asarray(v, order="C") for k, v in loop.state().items()}
-        if feedback is not None:
-            arrays |= {f"{_OWED}{name}": residual for name, residual in feedback.state().items()}
-        self.store.put(self._inner_key(number), save(arrays, metadata={"format": "1"}))
+        self.put_inner(number, pack(number, loop, feedback))
+
+    def put_inner(self, number: int, packed: bytes) -> None:
+        """Keep what `pack` made of the state after a round; that of two rounds before goes."""
+        self.store.put(self._inner_key(number), packed)
         if number > 2:
             self.store.delete(self._inner_key(number - 2))
 
@@ -77,7 +111,7 @@ class Kept:
             StoreError: the store is out of reach; the state is not lost then.
         """
         try:
-            loop.load_state({k: v for k, v in self._inner(number).items() if not k.startswith(_OWED)})
+            loop.load_state({k: v for k, v in self._inner(number).items() if ":" not in k})
         except (ObjectMissing, RoundError, SafetensorError):
             return False
         return True
@@ -95,22 +129,48 @@ class Kept:
             return False
         return True
 
+    def load_local(self, number: int) -> Local | None:
+        """Return the site's own parameters after a round; None when they are lost or damaged, or were not kept.
+
+        Raises:
+            StoreError: the store is out of reach; they are not lost then.
+        """
+        try:
+            found = self._inner(number)
+            parameters = {k.removeprefix(_LOCAL): v for k, v in found.items() if k.startswith(_LOCAL)}
+            early = None
+            if _PLACES in found:
+                places = found[_PLACES].tolist()
+                clock = Clock(*found[_CLOCK].tolist())
+                early = Early(clock, tuple(tuple((lane, index) for lane, index in batch) for batch in places))
+            return Local(int(found[_ROUND]), parameters, early) if parameters else None
+        except (ObjectMissing, SafetensorError, KeyError, TypeError, ValueError):
+            return None
+
     def _inner(self, number: int) -> dict[str, np.ndarray[Any, Any]]:
         arrays: dict[str, np.ndarray[Any, Any]] = load(self.store.get(self._inner_key(number)))
         return arrays
 
     def beat(self, facts: Mapping[str, Any], now: bool = False) -> None:
-        """Replace the site's lease, at most twice a second unless `now`.
+        """Replace the site's lease, at most twice a second unless `now`, which waits until it is replaced.
 
-        Nothing rests on a lease, so a store that is away does not stop the training.
+        Nothing rests on a lease, so a store that is slow or away does not hold up the training.
         """
         at = time.monotonic()
-        if at - self._beat < HEARTBEAT_S and not now:
+        if not now and (at - self._beat < HEARTBEAT_S or self._beating.is_alive()):
             return
+        if self._beating.is_alive():
+            self._beating.join()
         self._beat, self._counter = at, self._counter + 1
         lease = {"format": 1, "site": self.site, "attempt": self.attempt, "beat": self._counter, **facts}
+        self._beating = threading.Thread(target=self._put_lease, args=(canonical_json(lease),), daemon=True)
+        self._beating.start()
+        if now:
+            self._beating.join()
+
+    def _put_lease(self, lease: bytes) -> None:
         try:
-            self._beats.put(f"runs/{self.run}/leases/{self.site}.json", canonical_json(lease))
+            self._beats.put(f"runs/{self.run}/leases/{self.site}.json", lease)
         except StoreError:
             self._beat = time.monotonic() + REST_S
 

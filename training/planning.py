@@ -21,12 +21,14 @@ from training.pretrained import read_checkpoint
 from training.recipe import InnerRecipe
 from training.rounds import merge
 from training.rounds.codec import parse_codec
+from training.rounds.fragments import fragment_of
 from training.rounds.lengths import growing, total_steps
 from training.rounds.plan import (
     CurriculumStep,
     Length,
     Membership,
     Outer,
+    Overlap,
     Plan,
     PlanDataset,
     PlanSite,
@@ -123,6 +125,7 @@ class RunConfig(BaseModel):
     inner: InnerRecipe = InnerRecipe()
     outer: Outer = Outer()
     membership: Membership = Membership()
+    overlap: Overlap = Overlap()
     codec: str = Field(default="fp32", description="How updates cross: fp32, bf16, int8-256, topk-4096-64-2, ...")
     feedback: float | None = Field(
         default=None, ge=0, le=1, description="Part of what the codec left out that is sent later; default: the codec's"
@@ -176,6 +179,11 @@ class RunConfig(BaseModel):
             )
         if self.growth > 1 and self.lengths:
             raise ValueError("growth and lengths: give one of them")
+        shortest = min([self.steps, *(length.steps for length in self.lengths)])
+        if self.overlap.delay_steps > shortest:
+            raise ValueError(
+                f"overlap: delay_steps {self.overlap.delay_steps} is beyond the {shortest} steps of the shortest round"
+            )
         try:
             self.model.spec(self.window, 257)
         except ValidationError as error:
@@ -275,6 +283,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     for version in versions:
         require_version(terms, version, purpose, workspace.sites.home.place, chosen)
     spec, parameters = config.model.begin(config.window, vocab_size, config.seed)
+    fragment_of({name: value.shape for name, value in parameters.items()}, config.overlap.fragments)
     state = merge.initial_state(parameters, config.outer.method)
     snapshot, sha = merge.pack_state(state)
     plan = Plan(
@@ -298,6 +307,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         inner=config.inner.model_dump(mode="json"),
         outer=config.outer,
         membership=config.membership,
+        overlap=config.overlap,
         codec=config.codec,
         feedback=parse_codec(config.codec).decay if config.feedback is None else config.feedback,
         weight_cap=config.weight_cap,

@@ -9,55 +9,68 @@ steps, what it contributes does not depend on whether it was killed, or its run 
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 import sys
-import time
 import uuid
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from data_contracts.catalog.store import Store
-from data_contracts.catalog.terms_chain import read_terms
-from data_contracts.errors import CausewayError, PolicyRefused, RoundError, StoreError
+from data_contracts.catalog.terms_chain import TermsHead, read_terms
+from data_contracts.errors import RoundError, StoreError
 from data_contracts.policy import Purpose
-from data_contracts.signing import KeyRing, public_hex
+from data_contracts.signing import public_hex
 from training import model as models
-from training.admission import EXIT_REFUSED, require_use
+from training.admission import require_use
+from training.following import Answer, Behind, Follower, Paused
 from training.inner import MakeLoop, alone
-from training.keeping import Kept, Spans
-from training.process import Stopped, end_with, only_worker
+from training.keeping import Kept, Spans, pack
+from training.process import Stopped
 from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
 from training.rounds import merge
-from training.rounds.chain import Slot, advance
 from training.rounds.closing import Closer
-from training.rounds.commit import ChainState, check_against, lanes_of
-from training.rounds.control import EXIT_PAUSED, read_control
+from training.rounds.commit import ChainState
+from training.rounds.contribution import Contribution
+from training.rounds.control import read_control
 from training.rounds.feedback import Feedback
-from training.rounds.lengths import planned, schedule_step, steps_of
-from training.rounds.plan import Plan, read_plan
+from training.rounds.fragments import exchanged, names_in
+from training.rounds.lengths import planned, steps_of
+from training.rounds.overlap import Clock, Early, claims_of, clock_of, early_steps, taken
+from training.rounds.plan import Plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.cache import ShardCache
-from training.shards.loader import Loader, inputs_targets
-from training.shards.schedule import next_claims, ranges, unroll
+from training.shards.loader import Loader
+from training.shards.schedule import in_batches, ranges
+from training.span import Place, Tally, train_steps
 
-POLL_S = 0.05
-LOOK_S = 1.0  # between looks at terms and control while a site waits
+__all__ = ["Paused", "SiteWorker", "Stopped"]
+
 PEER_PATIENCE_S = 2.0  # a peer's store that does not answer is looked at again; the grace decides how often
-PAUSE_PATIENCE_S = 30.0  # a paused site waits so long for the round's other sites: one of them may be dead
 
 
-class Paused(Exception):
-    """The run is paused or cancelled; what is whole has been published."""
+@dataclass(frozen=True)
+class Made:
+    """A site's work of a round: its contribution, what it keeps, under which terms, and which steps it takes next."""
+
+    contribution: Contribution
+    kept: bytes
+    early: Early | None
+    terms: TermsHead
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Early steps that were taken, under which terms, and what came of them."""
+
+    early: Early
+    terms: TermsHead
+    tally: Tally
 
 
 @dataclass
@@ -97,7 +110,10 @@ class SiteWorker:
         self.feedback, self.owed = self._fresh_feedback(), "new"
         self.inner, self.trained = "new", 0
         self.steps = planned(self.plan, 1)
+        self.early: Early | None = None
+        self._begun: dict[int, int] = {}
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
+        self.follower = Follower(self.plan, self.site, self.home, self.store, self.closer)
 
     def run(self) -> ChainState:
         """Work until the plan's last round is committed; return the final state.
@@ -111,33 +127,33 @@ class SiteWorker:
             # The last round left this site's work out: what it learned then is forgotten, as if it had been there.
             self.kept.forget_inner(state.round)
         self._restore(state)
-        begun = False
+        known: Answer | None = None
+        ahead: Ahead | None = None
+        spans = Spans()
         while state.round < self.plan.rounds:
-            control = read_control(self.home, self.plan.run)
-            if control.stops(state.round + 1, begun):
+            control = known.control if known else read_control(self.home, self.plan.run)
+            if control.stops(state.round + 1, known is not None):
                 raise Paused(f"the run is {control.words}")
-            begun = True
             if self.site not in state.members:
                 raise RoundError(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
-            spans = Spans()
             self.steps = steps_of(self.plan, state, self.site)
-            answer = None
+            answer: Answer | None = None
             while answer is None:
-                if not self._has_published(state):
-                    if self.trained != state.round:
+                made: Made | None = None
+                if not (known.published if known else self.follower.has_published(state)):
+                    if ahead is None and self.trained != state.round:
                         # Behind: an earlier process published the last round, and kept the optimizer's state there.
                         self._restore(state)
-                    self._train(state, spans)
-                with spans.span("wait"):
-                    answer = self._await_commit(state)
-            after, commit = answer
-            counted = any(i["site"] == self.site for i in commit["inputs"])
-            if not counted:
+                    terms = known.terms if known else read_terms(self.home, self.plan.owner)
+                    made = self._train(state, terms, ahead, spans)
+                known = None  # after the first try things are looked at again
+                answer, ahead, spans = self._follow(state, made, spans)
+            if not answer.counts(self.site):
                 # The work was late or refused: its ranges are issued again, so the optimizer forgets it too.
-                self._restore(state)
-                self.kept.keep_inner(state.round + 1, self.loop, self.feedback)
-            self.kept.telemetry(state.round + 1, spans)
-            state = after
+                self.kept.forget_inner(answer.state.round)
+                self._restore(answer.state)
+                ahead = None
+            state, known = answer.state, answer
         self._lease(state.round, 0, 0, float("nan"), done=True)
         return state
 
@@ -147,7 +163,8 @@ class SiteWorker:
         self._segments = len(state.openings) if state else 0
         return Loader(self._shards, order, self.plan.window, self._log, self.plan.unreadable)
 
-    def _train(self, state: ChainState, spans: Spans) -> None:
+    def _train(self, state: ChainState, terms: TermsHead, ahead: Ahead | None, spans: Spans) -> Made:
+        """Train the span of the next round and make its contribution; `ahead` are steps of it that were taken early."""
         number, plan = state.round + 1, self.plan
         if len(state.openings) != self._segments:
             self.loader = self._loader(state)
@@ -157,43 +174,20 @@ class SiteWorker:
                 f"region {self.region}: nothing to train on in round {number}: every data set there is withdrawn or has"
                 f" weight 0; give one a weight, add a version, or take {self.site} out (causeway amend {plan.run})"
             )
-        terms = read_terms(self.home, plan.owner)
         require_use(plan, terms, self.site, held, Purpose.parse(plan.purpose))
-        base = merge.parameters(state.tensors)
-        self.loop.load_parameters(base)
-        lanes = lanes_of(plan, state.members, self.region)[self.site]
-        claims = next_claims(state.index[self.region], lanes, self.steps * plan.batch_windows)
-        places = unroll(claims)
-        tokens: dict[str, int] = {}
-        nats = 0.0
-        skipped: list[tuple[int, int]] = []
-        batches = [places[k : k + plan.batch_windows] for k in range(0, len(places), plan.batch_windows)]
-        pairs = [tuple(np.array(batch, dtype=np.int64).T) for batch in batches]
-        seconds = 0.0
-        with spans.span("compute"), self.loader.ahead(pairs) as assembled:
-            begun = time.monotonic()
-            for step, batch in enumerate(assembled):
-                seconds += time.monotonic() - begun
-                self._check_stop()
-                begun = time.monotonic()
-                note = {"attempt": self.attempt, "site": self.site, "round": number, "step": step}
-                self.loader.record(batch, {**note, "places": batches[step]})
-                skipped += batch.skipped
-                inputs, targets = inputs_targets(batch)
-                at = schedule_step(plan, number, step, self.steps)
-                result = self.loop.step(inputs, targets, at, self._tokens_at(state, step))
-                nats += result.loss * result.tokens
-                for owner, count in zip(self.loader.owners(batch), (targets >= 0).sum(axis=1).tolist(), strict=True):
-                    if count:
-                        tokens[owner] = tokens.get(owner, 0) + count
-                self._lease(number, step + 1, sum(tokens.values()), nats / max(1, sum(tokens.values())))
-            seconds += time.monotonic() - begun
-        if not tokens:
+        claims = claims_of(plan, state, self.site)
+        batches = in_batches(claims, plan.batch_windows)
+        with spans.span("compute"):
+            tally = self._begin(state, terms, batches, ahead)
+            self._steps(batches[tally.done :], tally, clock_of(plan, state, self.site), self._check_stop)
+        if not tally.tokens:
             raise StoreError(
                 f"site {self.site}: no shard of round {number} can be read; restore them in {self.store.url}"
             )
         with spans.span("encode"):
-            update = merge.subtract(base, self.loop.parameters())
+            local = self.loop.parameters()
+            base = exchanged(plan, state.tensors, number)
+            update = merge.subtract(base, local)
             header: dict[str, Any] = {
                 "run": plan.run,
                 "plan": plan.sha,
@@ -203,76 +197,140 @@ class SiteWorker:
                 "base_state": state.state_sha,
                 "terms_head": terms.sha,
                 "claims": tuple(claims),
-                "tokens": sum(tokens.values()),
-                "tokens_by_dataset": dict(sorted(tokens.items())),
+                "tokens": tally.count,
+                "tokens_by_dataset": dict(sorted(tally.tokens.items())),
                 "steps": self.steps,
-                "loss": nats / max(1, sum(tokens.values())),
+                "loss": tally.loss,
                 "inner": self.inner,
                 "device": self.loop.device.type,
-                "skipped": tuple(ranges(skipped)),
+                "skipped": tuple(ranges(tally.skipped)),
                 "feedback": self.owed if self.feedback else "",
-                "seconds": 0.0 if plan.pace == "fixed" else max(1e-3, round(seconds, 3)),
+                "seconds": 0.0 if plan.pace == "fixed" else max(1e-3, round(tally.seconds, 3)),
             }
-            made = contributions.make(header, update, plan.codec_of(self.site), self.key, self.feedback)
-        with spans.span("transfer"):
-            # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
-            # same round again from the state before, to the same bytes.
-            self.kept.keep_inner(number, self.loop, self.feedback)
-            contributions.publish(self.store, made)
+            contribution = contributions.make(header, update, plan.codec_of(self.site), self.key, self.feedback)
+            early = early_steps(plan, state, self.site)
+            kept = pack(number, self.loop, self.feedback, local if plan.overlap.goes_on else None, early)
         self.inner, self.owed, self.trained = "kept", "kept", number
+        return Made(contribution, kept, early, terms)
 
-    def _tokens_at(self, state: ChainState, step: int) -> int:
-        """Return what all sites have trained on once this step of the next round is done, windows counted as full."""
-        committed = sum(map(sum, state.index.values()))
-        of_round = sum(steps_of(self.plan, state, member) for member in state.members) * self.plan.batch_windows
-        return (committed + (step + 1) * of_round // self.steps) * self.plan.window
+    def _begin(self, state: ChainState, terms: TermsHead, batches: list[list[Place]], ahead: Ahead | None) -> Tally:
+        """Put the parameters in place that a span begins or goes on with; return what was trained of it already."""
+        base = merge.parameters(state.tensors)
+        if not self.plan.overlap.goes_on or state.round == 0:
+            self.loop.load_parameters(base)
+            return Tally()
+        early = ahead.early if ahead else self.early
+        if early is not None and not early.holds(state, batches):
+            early = None
+        if ahead is not None and (early is None or ahead.terms.sha != terms.sha):
+            self._restore(state)  # taken for nothing: as if they had not been
+            ahead = None
+        tally = ahead.tally if ahead else Tally()
+        if early is not None and ahead is None:
+            self._steps(list(early.batches), tally, early.clock, self._check_stop)
+        # Steps of its own since: mixed with what arrived. None: taken as it is.
+        alpha = self.plan.overlap.alpha if early is not None else None
+        names = names_in(self.plan, base, state.round)
+        self.loop.load_parameters(taken(self.loop.parameters(), base, names, alpha))
+        return tally
 
-    def _has_published(self, state: ChainState) -> bool:
-        """Say whether a contribution of this site that fits the next round is in its store."""
-        head = read_terms(self.home, self.plan.owner).sha
-        for key in contributions.find(self.store, self.plan.run, state.round + 1, self.site):
-            try:
-                check_against(self.plan, state, contributions.read(self.store, key).header, head, key)
-                return True
-            except RoundError:
-                continue
-        return False
+    def _steps(self, batches: Sequence[Sequence[Place]], tally: Tally, clock: Clock, look: Callable[[], None]) -> None:
+        """Train batches of the round that the clock is for."""
+        if tally.done == 0:
+            self._begun[clock.round] = self._begun.get(clock.round, 0) + 1
+        again = self._begun[clock.round]
+        # A span that begins again is another attempt in the log: what was handed out for nothing shows.
+        attempt = self.attempt if again == 1 else f"{self.attempt}.{again}"
+        note = {"attempt": attempt, "site": self.site, "round": clock.round}
 
-    def _await_commit(self, state: ChainState) -> tuple[ChainState, dict[str, Any]] | None:
-        """Return the next commit and the state after it; None when the terms changed: the round must be made again."""
-        started = looked = time.monotonic()
-        paused: float | None = None
-        while True:
+        def looking() -> None:
+            look()
+            self._lease(clock.round, tally.done, tally.count, tally.loss)
+
+        at = partial(clock.at, self.plan)
+        train_steps(self.loader, self.loop, batches, tally, at, note, looking)
+
+    def _follow(self, state: ChainState, made: Made | None, spans: Spans) -> tuple[Answer | None, Ahead | None, Spans]:
+        """Publish and wait for the commit, with overlap while the next round begins; return the next round's spans."""
+        number, after = state.round + 1, Spans()
+        if self.plan.overlap.delay_steps == 0:
+            if made is not None:
+                with spans.span("transfer"):
+                    self._publish(number, made)
+            with spans.span("wait"):
+                answer = self.follower.await_commit(state, partial(self._look, number))
+            if answer is not None:
+                self.kept.telemetry(number, spans)
+            return answer, None, after if answer else spans
+
+        def behind(look: Callable[[], None]) -> Answer | None:
+            if made is not None:
+                with spans.span("transfer"):
+                    self._publish(number, made)
+            return self.follower.await_commit(state, look)
+
+        work = Behind(behind, f"{self.site}-{number}")
+        try:
+            ahead = self._go_ahead(made, work, after) if made and made.early else None
+            with spans.span("wait"):
+                answer = work.result(partial(self._look, number))
+        finally:
+            work.leave()
+        if answer is not None:
+            self.kept.telemetry(number, spans)
+        return answer, ahead if answer else None, after if answer else spans
+
+    def _publish(self, number: int, made: Made) -> None:
+        # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
+        # same round again from the state before, to the same bytes.
+        self.kept.put_inner(number, made.kept)
+        contributions.publish(self.store, made.contribution)
+
+    def _go_ahead(self, made: Made, work: Behind, spans: Spans) -> Ahead:
+        """Take the early steps of the round after the one just published."""
+        assert made.early is not None
+        self.trained = -1  # in no round: what the loop holds is kept, or restored
+
+        def look() -> None:
             self._check_stop()
-            if time.monotonic() - looked > LOOK_S:
-                looked = time.monotonic()
-                if not self._has_published(state):
-                    return None
-                control = read_control(self.home, self.plan.run)
-                paused = (paused or looked) if control.state == "paused" else None
-                if control.stops(state.round + 1, True) or (paused and looked - paused > PAUSE_PATIENCE_S):
-                    # Others have ended, or will not answer. What this site contributed lies in its store.
-                    raise Paused(f"the run is {control.words}")
-            step = advance(self.home, self.plan, state)
-            if not isinstance(step, Slot):
-                return step
-            if not self.closer.try_commit(state, step, time.monotonic() - started):
-                self._lease(state.round + 1, self.steps, 0, float("nan"))
-                time.sleep(POLL_S)
+            work.check()
+
+        tally = Tally()
+        with spans.span("compute"):
+            self._steps(made.early.batches, tally, made.early.clock, look)
+        return Ahead(made.early, made.terms, tally)
+
+    def _look(self, number: int) -> None:
+        """What a site does while it waits for a round's commit."""
+        self._check_stop()
+        self._lease(number, self.steps, 0, float("nan"))
 
     def _restore(self, state: ChainState) -> None:
         """Load the inner optimizer's state of the last round, and what is owed; without it, begin clean and say so."""
         self.loop.load_parameters(merge.parameters(state.tensors))
         self.loop.reset()
         self.feedback = self._fresh_feedback()
-        self.trained = state.round
+        self.trained, self.early = state.round, None
         if state.round == 0:
             self.inner, self.owed = "new", "new"
             return
         # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
         self.inner = "kept" if self.kept.load_inner(state.round, self.loop) else "clean"
+        if self.plan.overlap.goes_on and self.inner == "kept":
+            self._restore_local(state)
         if self.feedback is not None:
             self.owed = "kept" if self.kept.load_feedback(state.round, self.feedback) else "clean"
+
+    def _restore_local(self, state: ChainState) -> None:
+        """Put the site's own parameters in place, but for what commits since have changed; without them, the outer."""
+        local = self.kept.load_local(state.round)
+        outer = merge.parameters(state.tensors)
+        if local is None or local.parameters.keys() != outer.keys():
+            return
+        # Work that did not count was forgotten: what is kept may lie rounds back.
+        names = {n for number in range(local.round, state.round) for n in names_in(self.plan, outer, number)}
+        self.loop.load_parameters(taken(local.parameters, outer, tuple(sorted(names)), None))
+        self.early = local.early if local.round == state.round else None
 
     def _fresh_feedback(self) -> Feedback | None:
         """Return error feedback that owes nothing yet; None where the plan has none."""
@@ -290,86 +348,7 @@ class SiteWorker:
             raise Stopped
 
 
-def _loops(ranks: int, form: str, threads: int) -> AbstractContextManager[MakeLoop]:
-    """Return what makes this site's loop: in this process, or over its ranks (docs/inside-a-site.md)."""
-    if ranks == 1 and "WORLD_SIZE" not in os.environ:
-        return nullcontext(alone)
-    from training.parallel import together
-
-    return together(ranks, form, threads)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one site from the command line.
-
-    Exit 0: the run is whole, 3: told to stop, 4: policy refuses, 5: the run is paused or cancelled, 1: an error.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m training.worker", description=main.__doc__)
-    parser.add_argument("--home-store", required=True)
-    parser.add_argument("--site", required=True)
-    parser.add_argument("--store", required=True)
-    parser.add_argument("--peer", action="append", default=[], metavar="NAME=STORE")
-    parser.add_argument("--keys", required=True, type=Path)
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for shards of a store that is no directory")
-    parser.add_argument("--cache-gb", type=float, metavar="N", help="bound of that folder, in 10^9 bytes")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; part of what makes bytes repeat")
-    parser.add_argument("--ranks", type=int, default=int(os.environ.get("CAUSEWAY_RANKS", "1")), help="processes")
-    parser.add_argument("--form", default=os.environ.get("CAUSEWAY_FORM", "ddp"), choices=("ddp", "fsdp"))
-    parser.add_argument("--loader-log", type=Path, help="folder for an independent log of what the loader handed out")
-    parser.add_argument("--parent", type=int, metavar="PID", help="die with this process, the one that started it")
-    options = parser.parse_args(arguments)
-    if options.parent is not None and not end_with(options.parent):
-        return 3
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda received, _frame: stopping.append(received))
-    torch.set_num_threads(options.threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    if int(os.environ.get("RANK", "0")) > 0:
-        # torchrun has started it beside rank 0, which does the work of the chain.
-        from training.parallel import follower
-
-        return follower()
-    try:
-        home, store = Store.open(options.home_store), Store.open(options.store)
-        plan = read_plan(home, options.run)
-        lock = only_worker(store, plan.run, options.site, lambda: bool(stopping), options.cache)
-        with lock, _loops(options.ranks, options.form, options.threads) as make_loop:
-            worker = SiteWorker(
-                plan=plan,
-                site=options.site,
-                home=home,
-                store=store,
-                peers={
-                    name: Store.open(url, retry_s=PEER_PATIENCE_S)
-                    for name, url in (p.split("=", 1) for p in options.peer)
-                },
-                key=KeyRing(options.keys).signer(f"site-{options.site}"),
-                log_dir=options.loader_log,
-                stop=lambda: bool(stopping),
-                cache=options.cache,
-                cache_bytes=None if options.cache_gb is None else round(options.cache_gb * 1e9),
-                make_loop=make_loop,
-            )
-            state = worker.run()
-    except Stopped:
-        print(f"site {options.site}: stopped on request; start it again to go on", file=sys.stderr)
-        return 3
-    except Paused as paused:
-        print(f"site {options.site}: {paused}; what it published is whole", file=sys.stderr)
-        return EXIT_PAUSED
-    except PolicyRefused as error:
-        print(f"site {options.site}: {error}", file=sys.stderr)
-        return EXIT_REFUSED
-    except CausewayError as error:
-        print(f"site {options.site}: {error}", file=sys.stderr)
-        return 1
-    print(json.dumps({"site": options.site, "round": state.round, "state": state.state_sha, "pid": os.getpid()}))
-    return 0
-
-
 if __name__ == "__main__":
+    from training.worker_main import main
+
     sys.exit(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import training.worker
+import training.following
 from tests.training.test_worker import SITES, chain, in_threads, opened, planned, process, wait_for, worker
 from training.process import Stopped, only_worker
 from training.rounds import contribution as contributions
@@ -77,7 +77,7 @@ def test_a_site_started_in_a_paused_run_makes_no_round(planned: Path, tmp_path: 
 def test_a_paused_site_does_not_wait_for_ever_for_one_that_is_gone(
     planned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training.worker, "PAUSE_PATIENCE_S", 1.0)
+    monkeypatch.setattr(training.following, "PAUSE_PATIENCE_S", 1.0)
     workspace, plan = opened(planned, tmp_path / "home")
     east = workspace.store("east")
 

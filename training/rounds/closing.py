@@ -18,11 +18,11 @@ from data_contracts.catalog.store import Store
 from data_contracts.catalog.terms_chain import read_terms
 from data_contracts.errors import ObjectExists, RoundError, StoreError
 from training.rounds import contribution as contributions
-from training.rounds import merge
 from training.rounds.amendment import list_amendments
 from training.rounds.chain import Slot
 from training.rounds.commit import ChainState, build, check_against, seal
 from training.rounds.contribution import Contribution
+from training.rounds.fragments import exchanged
 from training.rounds.membership import closed_by
 from training.rounds.plan import Plan
 from training.rounds.run import snapshot_key
@@ -109,7 +109,7 @@ class Closer:
             # What was good under older terms is not any more: its site makes it again.
             self._stood = (state.head, terms_head)
             self._good, self._bad, self._quorum_at, self._ready_at = {}, {}, None, None
-        shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
+        shapes = {name: t.shape for name, t in exchanged(self.plan, state.tensors, state.round + 1).items()}
         for member in state.members:
             if member in self._good or member not in self.stores:
                 continue

@@ -24,6 +24,7 @@ from training.rounds import merge
 from training.rounds.amendment import Amendment, apply_members
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
+from training.rounds.fragments import exchanged
 from training.rounds.lengths import Measured, measured_after, steps_of
 from training.rounds.plan import Plan
 from training.rounds.segments import Opening, in_force, opening
@@ -104,7 +105,7 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
     if (header.seconds > 0) != (plan.pace != "fixed"):
         raise RoundError(f"{what}: seconds are {header.seconds:g} where the plan's pace is {plan.pace!r}")
     # An update of ten times the model's own norm is no training step; summed, a few would overflow fp32.
-    bound = 10.0 * (1.0 + merge.halving_norm(merge.parameters(state.tensors)))
+    bound = 10.0 * (1.0 + merge.halving_norm(exchanged(plan, state.tensors, state.round + 1)))
     if header.norm > bound:
         raise RoundError(f"{what}: outlying: norm {header.norm:g} is beyond {bound:g}")
     region = plan.site(header.site).region
@@ -227,7 +228,7 @@ def build(
         missing = ", ".join(sorted(set(state.members) - answered))
         if missing:
             raise RoundError(f"run {plan.run} round {state.round + 1}: the plan waits for {missing}")
-    shapes = {name: t.shape for name, t in merge.parameters(state.tensors).items()}
+    shapes = {name: t.shape for name, t in exchanged(plan, state.tensors, state.round + 1).items()}
     updates = []
     for c in ordered:
         what = f"contribution {c.sha} of {c.header.site}"
@@ -238,7 +239,8 @@ def build(
     weights = merge.shares(tokens, plan.weight_cap)
     clips = merge.median_clips([c.header.norm for c in ordered]) if plan.clip == "median" else None
     update = merge.weighted_mean(updates, weights, clips)
-    tensors = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
+    moved = merge.outer_step(state.tensors, update, outer.method, outer.lr, outer.momentum)
+    tensors = {**state.tensors, **moved}
     snapshot, result = merge.pack_state(tensors)
     after = replace(booked(plan, state, [c.header for c in ordered], amendments), tensors=tensors, state_sha=result)
     body = {

@@ -25,14 +25,13 @@ class Feedback:
         self._residual: Tensors = {name: np.zeros(shapes[name], np.float32) for name in sorted(shapes)}
 
     def owed(self, update: Tensors) -> Tensors:
-        """Return what is to be encoded for an update; changes nothing."""
-        return {
-            name: np.add(np.multiply(residual, self.decay), update[name]) for name, residual in self._residual.items()
-        }
+        """Return what is to be encoded for an update of some or all tensors; changes nothing."""
+        return {name: np.add(np.multiply(self._residual[name], self.decay), update[name]) for name in sorted(update)}
 
     def settle(self, owed: Tensors, sent: Tensors) -> None:
         """Keep what was owed and not sent; `sent` is the decoded payload, all that the other sites see."""
-        self._residual = {name: np.subtract(owed[name], sent[name]) for name in self._residual}
+        # What did not cross in this round, a fragment of another one, owes what it owed.
+        self._residual |= {name: np.subtract(owed[name], sent[name]) for name in sorted(owed)}
 
     def state(self) -> Tensors:
         """Return the residual: all that an exact resume needs."""

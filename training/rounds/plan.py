@@ -32,6 +32,7 @@ _LATER = (
     "lengths",
     "pace",
     "round_s",
+    "overlap",
 )
 # Fields of a site that plans of earlier versions lack.
 _LATER_OF_SITE = ("codec", "speed")
@@ -104,6 +105,23 @@ class Membership(_Frozen):
     late: Literal["discard"] = "discard"
 
 
+class Overlap(_Frozen):
+    """What crosses while the sites train on (docs/overlap.md); the defaults are none of it.
+
+    Of `fragments` parts of the model one crosses in each round. A round's result is applied at step `delay_steps` of
+    the round after it, as `alpha` x the site's own parameters + the rest x the outer ones; without delay as it is.
+    """
+
+    fragments: int = Field(default=1, ge=1)
+    delay_steps: int = Field(default=0, ge=0)
+    alpha: float = Field(default=0.5, ge=0, le=1)
+
+    @property
+    def goes_on(self) -> bool:
+        """True where a site keeps parameters of its own from one round to the next."""
+        return self.fragments > 1 or self.delay_steps > 0
+
+
 class CurriculumStep(_Frozen):
     """Mixture weights from a round on, by data set: one that is not named keeps its own, one of weight 0 rests."""
 
@@ -144,6 +162,7 @@ class Plan(_Frozen):
     inner: dict[str, Any]
     outer: Outer = Outer()
     membership: Membership = Membership()
+    overlap: Overlap = Overlap()
     codec: str = "fp32"
     feedback: float = Field(default=0.0, ge=0, le=1)
     weight_cap: float = Field(default=1.0, gt=0, le=1)
@@ -247,7 +266,8 @@ def check_pace(pace: str, round_s: float) -> None:
 
 def _leave_out(body: dict[str, Any], kind: type[BaseModel], names: Sequence[str]) -> None:
     for name in names:
-        if body[name] == kind.model_fields[name].default:
+        default = kind.model_fields[name].default
+        if body[name] == (default.model_dump(mode="json") if isinstance(default, BaseModel) else default):
             del body[name]
 
 

@@ -244,6 +244,12 @@ def unroll(claims: Sequence[tuple[int, int, int]]) -> list[tuple[int, int]]:
     return sorted(((lane, i) for lane, start, end in claims for i in range(start, end)), key=lambda p: (p[1], p[0]))
 
 
+def in_batches(claims: Sequence[tuple[int, int, int]], windows: int) -> list[list[tuple[int, int]]]:
+    """Return claims as batches of `windows` (lane, lane index), in training order."""
+    places = unroll(claims)
+    return [places[k : k + windows] for k in range(0, len(places), windows)]
+
+
 def ranges(places: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """Return (lane, lane index) pairs as ranges (lane, from, to), `to` exclusive, in order."""
     found: list[tuple[int, int, int]] = []
