@@ -25,7 +25,7 @@ from training.model import ModelSpec
 from training.recipe import InnerRecipe
 from training.rounds.contribution import Header
 from training.rounds.control import Control
-from training.rounds.plan import Length, Membership, Outer, Plan, PlanDataset, PlanSite
+from training.rounds.plan import Length, Membership, Outer, Overlap, Plan, PlanDataset, PlanSite
 from training.shards.manifest import DatasetVersion, Manifest, ShardRef
 
 ROOT = Path(__file__).parents[1]
@@ -41,7 +41,7 @@ TYPES: list[tuple[str, list[type]]] = [
     ("Agreement", [Agreement]),
     ("Shard manifest", [Manifest]),
     ("Data set version", [DatasetVersion, ShardRef]),
-    ("Plan", [Plan, PlanSite, PlanDataset, Length, Outer, Membership, InnerRecipe, ModelSpec]),
+    ("Plan", [Plan, PlanSite, PlanDataset, Length, Outer, Overlap, Membership, InnerRecipe, ModelSpec]),
     ("Contribution", [Header]),
     ("Control", [Control]),
     ("Evaluation summary", [Summary, Difference]),
