@@ -19,8 +19,8 @@ Place = tuple[int, int]
 class Tally:
     """What came of a span's steps so far.
 
-    `tokens` are targets by data set, `nats` their summed loss, `skipped` (lane, lane index) that could not be read; `seconds`
-    are those of the steps and of the data for them, by the monotonic clock.
+    `tokens` are targets by data set, `nats` their summed loss, `skipped` (lane, lane index) that could not be read;
+    `seconds` are those of the steps and of the data for them, by the monotonic clock.
     """
 
     done: int = 0
