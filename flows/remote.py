@@ -37,6 +37,7 @@ from prefect.types import DateTime
 from data_contracts.errors import StoreError
 
 REFUSED = "Refused"  # name of the Failed state of a run that policy stopped: it is never started again
+LEFT = "Left"  # name of the Completed state of a site's run that ended because it is no member of the run now
 PAUSED = "Paused"  # name of the Completed state of a run that ended because its run of training is paused
 POLL_S = 2.0
 TERMINAL = (StateType.COMPLETED, StateType.FAILED, StateType.CRASHED, StateType.CANCELLED)

@@ -14,7 +14,7 @@ from data_contracts.errors import PolicyRefused, RoundError
 from flows.progress import report
 from training.admission import EXIT_REFUSED
 from training.rounds.commit import ChainState
-from training.rounds.control import EXIT_PAUSED
+from training.rounds.control import EXIT_LEFT, EXIT_PAUSED
 from training.rounds.plan import Plan
 from training.workspace import Workspace, cache_bytes
 
@@ -27,6 +27,7 @@ def site_command(workspace: Workspace, plan: Plan, site: str, log_dir: Path | No
     command = [sys.executable, "-m", "training.worker", "--home-store", workspace.home.url, "--run", plan.run]
     command += ["--site", site, "--store", stores.pop(site), "--keys", str(workspace.keys.directory)]
     command += ["--parent", str(os.getpid()), *cache_arguments(workspace, plan.site(site).region)]
+    command += workspace.sites.site(site).inside.arguments
     for name, url in sorted(stores.items()):
         command += ["--peer", f"{name}={url}"]
     return command + (["--loader-log", str(log_dir)] if log_dir else [])
@@ -72,8 +73,8 @@ class SiteProcesses:
             current = self._processes.get(site)
             if current is None:
                 self._processes[site] = await self._start(site)
-            elif current.process.returncode == EXIT_PAUSED:
-                # Paused, and resumed before this flow had ended: no failure.
+            elif current.process.returncode in (EXIT_PAUSED, EXIT_LEFT):
+                # Paused, and resumed before this flow had ended; or taken out, and taken back: no failure.
                 self._processes[site] = await self._start(site, current.restarts)
             elif current.process.returncode is not None:
                 self._processes[site] = await self._revive(current)

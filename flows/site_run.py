@@ -16,7 +16,7 @@ from prefect.states import Cancelling, Crashed
 
 from data_contracts.errors import ObjectMissing, PolicyRefused, RoundError, StoreError
 from flows.progress import report
-from flows.remote import PAUSED, POLL_S, REFUSED, runs_of, start_run, state_of, tags, tolerated, waiting_words
+from flows.remote import LEFT, PAUSED, POLL_S, REFUSED, runs_of, start_run, state_of, tags, tolerated, waiting_words
 from flows.site_process import MAX_RESTARTS, pause_s
 from training.rounds.commit import ChainState
 from training.rounds.plan import Plan
@@ -145,8 +145,8 @@ class SiteRuns:
         said = f"{state.name}: {state.message or 'no message'}"
         if state.name == REFUSED:
             raise PolicyRefused(str(state.message))
-        if state.name == PAUSED:
-            return  # and resumed since
+        if state.name in (PAUSED, LEFT):
+            return  # and resumed, or taken back, since
         if state.type == StateType.COMPLETED:
             # The run is whole, and the chain that the caller knows is older: it looks before this moment is over.
             watch.not_before = time.monotonic() + WHOLE_S

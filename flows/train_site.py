@@ -13,10 +13,10 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from flows.credentials import load_where_deployed
-from flows.remote import PAUSED, REFUSED
+from flows.remote import LEFT, PAUSED, REFUSED
 from flows.site_process import site_command
 from training.admission import EXIT_REFUSED
-from training.rounds.control import EXIT_PAUSED
+from training.rounds.control import EXIT_LEFT, EXIT_PAUSED
 from training.rounds.plan import read_plan
 from training.workspace import Workspace
 
@@ -56,6 +56,8 @@ def train_site(home: str, run: str, site: str, loader_log: str | None = None) ->
         return Completed(message=f"run {run} is whole")
     if code == EXIT_PAUSED:
         return Completed(name=PAUSED, message=last)
+    if code == EXIT_LEFT:
+        return Completed(name=LEFT, message=last)
     if code == EXIT_REFUSED:
         return Failed(name=REFUSED, message="\n".join(said))
     return Failed(message=f"site {site}: exit {code}: {last}")

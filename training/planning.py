@@ -32,6 +32,7 @@ from training.rounds.plan import (
     Plan,
     PlanDataset,
     PlanSite,
+    check_later,
     check_lengths,
     check_pace,
     known_codec,
@@ -121,6 +122,9 @@ class RunConfig(BaseModel):
         default="stop", description="A shard that cannot be read: stop the site, or skip its positions, on record"
     )
     sites: list[str] = Field(default=[], description="Sites that take part; default: all that hold something")
+    join_later: list[str] = Field(
+        default=[], description="Sites of the plan that are no members until an amendment (amend add-site) adds them"
+    )
     model: ModelConfig = ModelConfig()
     inner: InnerRecipe = InnerRecipe()
     outer: Outer = Outer()
@@ -280,6 +284,10 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     chosen = [s for s in holding.values() if not config.sites or s.name in config.sites]
     if not chosen:
         raise CausewayError(f"run {config.name}: no site holds a shard to train on; run: causeway shard")
+    try:
+        check_later(config.join_later, [s.name for s in chosen])
+    except ValueError as error:
+        raise CausewayError(f"run {config.name}: join_later: {error}") from error
     for version in versions:
         require_version(terms, version, purpose, workspace.sites.home.place, chosen)
     spec, parameters = config.model.begin(config.window, vocab_size, config.seed)
@@ -324,6 +332,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         temperature=config.temperature,
         curriculum=config.curriculum,
         unreadable=config.unreadable,
+        later=sorted(config.join_later),
         order=NEWEST_ORDER,
         snapshot_every=config.snapshot_every,
         snapshot0=sha,

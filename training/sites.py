@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from data_contracts.catalog.store import Store
 from data_contracts.catalog.store_opening import check_url
 from data_contracts.errors import CausewayError, StoreError
 from data_contracts.policy import Place
+from training.inside import Dtype, Form, Inside
 
 PoolType = Literal["process", "docker", "kubernetes"]
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
@@ -31,7 +32,7 @@ class Site:
     balance placement; `work_pool` is the Prefect pool whose workers run there, `pool_type` how they run (None: as the
     command says that makes the pools); `capacity_bytes` is what its store may hold of shards (None: no bound).
     `decides_creates` says that of several writers of a new key the store lets one win: no table lies where it is false,
-    unless `tables_url` names another store, under the same jurisdictions, for them.
+    unless `tables_url` names another store, under the same jurisdictions, for them. `inside` is how it trains.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Site:
     capacity_bytes: int | None = None
     decides_creates: bool = True
     tables_url: str | None = None
+    inside: Inside = field(default_factory=Inside)
 
     @property
     def place(self) -> Place:
@@ -183,6 +185,10 @@ class _SiteEntry(_StoreEntry):
     tokens_per_s: float = Field(default=1.0, gt=0)
     accelerator: str = "cpu"
     capacity_gb: float | None = Field(default=None, gt=0)
+    ranks: int | None = Field(default=None, ge=1)
+    form: Form | None = None
+    dtype: Dtype | None = None
+    threads: int | None = Field(default=None, ge=1)
 
 
 class _LinkEntry(BaseModel):
@@ -241,6 +247,7 @@ def load_sites(path: Path, root: Path) -> Sites:
                 capacity_bytes=None if entry.capacity_gb is None else round(entry.capacity_gb * 1e9),
                 decides_creates=entry.decides_creates is not False,
                 tables_url=entry.tables,
+                inside=Inside(entry.ranks, entry.form, entry.dtype, entry.threads),
             )
         )
     at_home = parsed.home
@@ -256,7 +263,7 @@ def load_sites(path: Path, root: Path) -> Sites:
 
 
 def _check_old(path: Path, parsed: _File) -> None:
-    new = {"capacity_gb", "decides_creates", "tables"}
+    new = {"capacity_gb", "decides_creates", "tables", "ranks", "form", "dtype", "threads"}
     for entry in (parsed.home, *parsed.site, *parsed.link):
         found = sorted({"link"} if isinstance(entry, _LinkEntry) else new & entry.model_fields_set)
         if found:

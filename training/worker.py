@@ -29,6 +29,7 @@ from training import model as models
 from training.admission import require_use
 from training.following import Answer, Behind, Follower, Paused
 from training.inner import MakeLoop, alone
+from training.inside import device_words
 from training.keeping import Kept, Spans, pack
 from training.process import Stopped
 from training.recipe import InnerRecipe
@@ -49,7 +50,7 @@ from training.shards.loader import Loader
 from training.shards.schedule import in_batches, ranges
 from training.span import Place, Tally, train_steps
 
-__all__ = ["Paused", "SiteWorker", "Stopped"]
+__all__ = ["Left", "Paused", "SiteWorker", "Stopped"]
 
 PEER_PATIENCE_S = 2.0  # a peer's store that does not answer is looked at again; the grace decides how often
 
@@ -73,11 +74,16 @@ class Ahead:
     tally: Tally
 
 
+class Left(RoundError):
+    """The site is no member now: the owner has taken it out, or not yet added it."""
+
+
 @dataclass
 class SiteWorker:
     """One site of one run. `attempt` names this incarnation of the process in logs, never in the chain.
 
-    `cache` is the folder for shards of a store that is no local directory, `cache_bytes` its bound.
+    `cache` is the folder for shards of a store that is no local directory, `cache_bytes` its bound; `dtype` takes the
+    place of the recipe's, and `form` and `ranks` say what `make_loop` makes.
     """
 
     plan: Plan
@@ -92,6 +98,9 @@ class SiteWorker:
     cache_bytes: int | None = None
     attempt: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     make_loop: MakeLoop = alone
+    dtype: str | None = None
+    form: str = "ddp"
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         listed = self.plan.site(self.site)
@@ -104,8 +113,11 @@ class SiteWorker:
             self._log = self.log_dir / f"{self.plan.run}-{self.site}-{self.attempt}.ndjson"
         self._shards = ShardCache(self.store, self.cache, self.cache_bytes)
         self.loader = self._loader(None)
-        self.recipe = InnerRecipe.model_validate(self.plan.inner)
+        planned_recipe = InnerRecipe.model_validate(self.plan.inner)
+        own = self.dtype or planned_recipe.dtype
+        self.recipe = InnerRecipe.model_validate({**self.plan.inner, "dtype": own})
         self.loop = self.make_loop(models.ModelSpec.model_validate(self.plan.model), self.plan.seed, self.recipe)
+        self.device = device_words(self.loop.device.type, own, planned_recipe.dtype, self.form, self.ranks)
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
         self.feedback, self.owed = self._fresh_feedback(), "new"
         self.inner, self.trained = "new", 0
@@ -119,7 +131,7 @@ class SiteWorker:
         """Work until the plan's last round is committed; return the final state.
 
         Raises:
-            Stopped: asked to end. Paused: the run is paused or cancelled.
+            Stopped: asked to end. Paused: the run is paused or cancelled. Left: the site is no member of it now.
             RoundError, StoreError: this site cannot go on; says why.
         """
         state, inputs = newest_round(self.home, self.plan)
@@ -135,7 +147,7 @@ class SiteWorker:
             if control.stops(state.round + 1, known is not None):
                 raise Paused(f"the run is {control.words}")
             if self.site not in state.members:
-                raise RoundError(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
+                raise Left(f"site {self.site}: no member of run {self.plan.run} now; the owner may add it again")
             self.steps = steps_of(self.plan, state, self.site)
             answer: Answer | None = None
             while answer is None:
@@ -202,7 +214,7 @@ class SiteWorker:
                 "steps": self.steps,
                 "loss": tally.loss,
                 "inner": self.inner,
-                "device": self.loop.device.type,
+                "device": self.device,
                 "skipped": tuple(ranges(tally.skipped)),
                 "feedback": self.owed if self.feedback else "",
                 "seconds": 0.0 if plan.pace == "fixed" else max(1e-3, round(tally.seconds, 3)),

@@ -18,9 +18,9 @@ from training.admission import EXIT_REFUSED
 from training.following import Paused
 from training.inner import MakeLoop, alone
 from training.process import Stopped, end_with, only_worker
-from training.rounds.control import EXIT_PAUSED
+from training.rounds.control import EXIT_LEFT, EXIT_PAUSED
 from training.rounds.plan import read_plan
-from training.worker import PEER_PATIENCE_S, SiteWorker
+from training.worker import PEER_PATIENCE_S, Left, SiteWorker
 
 
 def _loops(ranks: int, form: str, threads: int) -> AbstractContextManager[MakeLoop]:
@@ -35,7 +35,8 @@ def _loops(ranks: int, form: str, threads: int) -> AbstractContextManager[MakeLo
 def main(arguments: list[str] | None = None) -> int:
     """Run one site from the command line.
 
-    Exit 0: the run is whole, 3: told to stop, 4: policy refuses, 5: the run is paused or cancelled, 1: an error.
+    Exit 0: the run is whole, 3: told to stop, 4: policy refuses, 5: the run is paused or cancelled, 6: the site is no
+    member now, 1: an error.
     """
     import argparse
 
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch; part of what makes bytes repeat")
     parser.add_argument("--ranks", type=int, default=int(os.environ.get("CAUSEWAY_RANKS", "1")), help="processes")
     parser.add_argument("--form", default=os.environ.get("CAUSEWAY_FORM", "ddp"), choices=("ddp", "fsdp"))
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), help="of forward and backward, not the recipe's")
     parser.add_argument("--loader-log", type=Path, help="folder for an independent log of what the loader handed out")
     parser.add_argument("--parent", type=int, metavar="PID", help="die with this process, the one that started it")
     options = parser.parse_args(arguments)
@@ -86,6 +88,9 @@ def main(arguments: list[str] | None = None) -> int:
                 cache=options.cache,
                 cache_bytes=None if options.cache_gb is None else round(options.cache_gb * 1e9),
                 make_loop=make_loop,
+                dtype=options.dtype,
+                form=options.form,
+                ranks=int(os.environ.get("WORLD_SIZE", options.ranks)),
             )
             state = worker.run()
     except Stopped:
@@ -99,6 +104,6 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_REFUSED
     except CausewayError as error:
         print(f"site {options.site}: {error}", file=sys.stderr)
-        return 1
+        return EXIT_LEFT if isinstance(error, Left) else 1
     print(json.dumps({"site": options.site, "round": state.round, "state": state.state_sha, "pid": os.getpid()}))
     return 0

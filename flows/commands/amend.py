@@ -31,8 +31,9 @@ def amend(
     Parameters
     ----------
     kind:
-        remove-site: go on without it; add-site: take a removed site of the plan back; change-weights: mix otherwise;
-        add-version: also train on a data set as it is now; withdraw-version: no longer train on one.
+        remove-site: go on without it; add-site: let a site of the plan join, or come back;
+        change-weights: mix otherwise; add-version: also train on a data set as it is now; withdraw-version: no longer
+        train on one.
     subject:
         The site, or the data set.
     set_:

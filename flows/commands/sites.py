@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.commands import DEFAULT_HOME, Home, Json, print_json, print_table
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def list_(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
-    """List home and the sites: region, jurisdictions, stores, speed, capacity, links. No store is asked.
+    """List home and the sites: region, jurisdictions, stores, speed, what is inside, links. No store is asked.
 
     Examples:
         causeway sites list
@@ -32,8 +32,8 @@ def list_(*, home: Home = DEFAULT_HOME, json: Json = False) -> int:
         capacity = "-" if site.capacity_bytes is None else f"{site.capacity_bytes / 1e9:,g} GB"
         store = site.store_url + (f"\ntables: {site.tables_url}" if site.tables_url else "")
         row = [site.name, site.region, ", ".join(site.jurisdictions), store, speed, capacity, site.accelerator]
-        rows.append([*row, site.work_pool])
-    columns = ["site", "region", "jurisdictions", "store", "speed", "capacity", "accelerator", "work pool"]
+        rows.append([*row, site.inside.words or "-", site.work_pool])
+    columns = ["site", "region", "jurisdictions", "store", "speed", "capacity", "accelerator", "inside", "work pool"]
     print_table("sites", columns, rows)
     if sites.links:
         ways = [
@@ -104,6 +104,10 @@ def add(
     capacity_gb: float | None = None,
     accelerator: str | None = None,
     work_pool: str | None = None,
+    ranks: int | None = None,
+    form: Literal["ddp", "fsdp"] | None = None,
+    dtype: Literal["float32", "bfloat16"] | None = None,
+    threads: int | None = None,
     home: Home = DEFAULT_HOME,
     json: Json = False,
 ) -> int:
@@ -138,6 +142,14 @@ def add(
         What it trains with, for the record; default: cpu.
     work_pool:
         Its Prefect pool; default: the site's name.
+    ranks:
+        Processes that train there together; default: one.
+    form:
+        How they divide the model: ddp (the default) or fsdp.
+    dtype:
+        Of forward and backward there, in place of the recipe's.
+    threads:
+        CPU threads of each process; default: one.
     """
     from training.siteadd import add_site
     from training.workspace import SHIPPED_SITES
@@ -153,6 +165,10 @@ def add(
         "capacity_gb": capacity_gb,
         "accelerator": accelerator,
         "work_pool": work_pool,
+        "ranks": ranks,
+        "form": form,
+        "dtype": dtype,
+        "threads": threads,
     }
     site, block = add_site(home.absolute(), SHIPPED_SITES, fields)
     if json:
@@ -164,7 +180,7 @@ def add(
 
 
 def _fields(site: Site) -> dict[str, Any]:
-    return {**vars(site), "jurisdictions": list(site.jurisdictions)}
+    return {**vars(site), "jurisdictions": list(site.jurisdictions), "inside": vars(site.inside)}
 
 
 def _row(one: StoreCheck) -> list[str]:

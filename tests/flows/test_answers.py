@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import COMMANDS, EXIT_CODES, function_of
-from training import worker
+from training import admission
 from training.rounds import control
 
 ROOT = Path(__file__).parents[2]
@@ -72,7 +72,7 @@ def test_the_page_and_the_help_have_the_same_exit_codes() -> None:
     assert set(_table(COMMAND_CODES)) == set(EXIT_CODES)
     shown = " ".join(_causeway("--help").stdout.partition("Exit codes:")[2].split())
     assert all(f"{code} {meaning}" in shown for code, meaning in EXIT_CODES.items())
-    assert set(_table(SITE_CODES)) == {0, 1, 3, worker.EXIT_REFUSED, control.EXIT_PAUSED}
+    assert set(_table(SITE_CODES)) == {0, 1, 3, admission.EXIT_REFUSED, control.EXIT_PAUSED, control.EXIT_LEFT}
 
 
 def test_a_command_returns_no_code_that_the_table_lacks() -> None:

@@ -7,12 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from data_contracts.canonical import canonical_json
 from data_contracts.errors import RoundError
 from data_contracts.signing import sign
 from tests.training.making import Run, contribute, key_of, make_run, write_commit
-from training.rounds.amendment import Amendment, folder, list_amendments, read_amendment, write_data_amendment
+from training.rounds.amendment import (
+    Amendment,
+    folder,
+    list_amendments,
+    read_amendment,
+    write_amendment,
+    write_data_amendment,
+)
 from training.rounds.commit import ChainState, check_against
 from training.rounds.plan import CurriculumStep, PlanDataset
 from training.rounds.run import every_version, newest_state
@@ -44,6 +52,27 @@ def test_an_amendment_is_in_force_from_the_round_after_the_commit_that_names_it(
     assert (dict(found.versions), found.weights) == ({NOTES: "test/notes", MORE: "test/more"}, {"test/more": 2.0})
     assert newest_state(run.home, run.plan).openings == state.openings
     assert every_version(run.home, run.plan) == {NOTES: "test/notes", MORE: "test/more"}
+
+
+def test_a_site_that_joins_later_is_no_member_until_an_amendment_adds_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path, later=["west"])
+    assert run.start.members == ("east", "north")
+    with pytest.raises(RoundError, match="site 'west' is no member in round 1"):
+        check_against(run.plan, run.start, contribute(run, run.start, "west").header, "", "it")
+    added = write_amendment(run.home, run.plan, "add-site", "west", "the machines came", key_of("owner"))
+    early = [contribute(run, run.start, site) for site in ("east", "north")]
+    state = write_commit(run, run.start, early, amendments=[added])[1]
+    assert state.members == ALL
+    assert committed(run, state).round == 2
+    assert "later" not in make_run(tmp_path / "other").plan.body()
+
+
+@pytest.mark.parametrize(("later", "why"), [(["mars"], "mars cannot join later"), (list(ALL), "one has to begin")])
+def test_those_that_join_later_are_sites_of_the_plan_and_not_all_of_them(
+    tmp_path: Path, later: list[str], why: str
+) -> None:
+    with pytest.raises(ValidationError, match=why):
+        make_run(tmp_path, later=later)
 
 
 def test_a_contribution_names_only_data_sets_in_force(run: Run) -> None:

@@ -20,7 +20,9 @@ from training.inner import Loop, MakeLoop, alone
 from training.model import ModelSpec
 from training.parallel import Together, started
 from training.planning import ModelConfig, RunConfig
+from training.process import Stopped
 from training.recipe import InnerRecipe
+from training.rounds.contribution import Header, find, read
 from training.rounds.plan import Plan
 from training.rounds.run import newest_round
 from training.verify import verify_run
@@ -104,6 +106,31 @@ def test_a_site_of_two_ddp_ranks_makes_the_chain_of_one_that_steps_in_two_pieces
     with started(2):
         assert run(two, plan, partial(Together, form="ddp")) == whole
     assert verify_run(two, plan.run).ok
+
+
+def first_header(planned: Path, folder: Path, dtype: str | None) -> Header:
+    """What west publishes in round 1 when this is its own dtype."""
+    workspace, plan = opened(planned, folder)
+    store, key = workspace.store("west"), workspace.site_key("west")
+    peers = {site: workspace.store(site) for site in SITES if site != "west"}
+
+    def published() -> bool:
+        return bool(find(store, plan.run, 1, "west"))
+
+    with pytest.raises(Stopped):
+        SiteWorker(plan, "west", workspace.home, store, peers, key, None, published, dtype=dtype).run()
+    (found,) = find(store, plan.run, 1, "west")
+    return read(store, found).header
+
+
+def test_a_site_may_have_a_dtype_of_its_own_and_its_header_says_so(planned: Path, tmp_path: Path) -> None:
+    plain = first_header(planned, tmp_path / "plain", None)
+    assert plain.device == "cpu"
+    assert first_header(planned, tmp_path / "same", "float32") == plain
+    low = first_header(planned, tmp_path / "low", "bfloat16")
+    assert low.device == "cpu bfloat16"
+    assert low.payload != plain.payload
+    assert low.loss == pytest.approx(plain.loss, rel=0.02)
 
 
 @pytest.mark.long

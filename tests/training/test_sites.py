@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts.errors import CausewayError
+from training.inside import device_words
 from training.sites import Link, load_sites
 from training.workspace import SHIPPED_SITES, Workspace
 
@@ -40,6 +41,30 @@ def test_sites_are_sorted_and_have_their_defaults(tmp_path: Path) -> None:
     assert (east.work_pool, east.tokens_per_s, east.accelerator) == ("east", 1.0, "cpu")
     assert (east.place.name, east.place.jurisdictions) == ("east", ("SG",))
     assert sites.store(east).root == tmp_path / "sites" / "east"
+
+
+def test_a_site_says_what_it_is_inside_and_its_worker_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "sites.toml"
+    path.write_text(
+        new("a") + SITE.format("b", "b", "b") + 'ranks = 2\nform = "fsdp"\ndtype = "bfloat16"\nthreads = 4\n'
+    )
+    a, b = load_sites(path, tmp_path).sites
+    assert (a.inside.arguments, a.inside.words) == ([], "")
+    assert b.inside.arguments == ["--ranks", "2", "--form", "fsdp", "--dtype", "bfloat16", "--threads", "4"]
+    assert b.inside.words == "2 ranks fsdp, bfloat16, 4 threads"
+    path.write_text(text("a") + "ranks = 2\n")
+    with pytest.raises(CausewayError, match="format 1 has no ranks; write: format = 2"):
+        load_sites(path, tmp_path)
+    path.write_text(new("a") + "ranks = 0\n")
+    with pytest.raises(CausewayError, match="site.0.ranks"):
+        load_sites(path, tmp_path)
+
+
+def test_what_a_contribution_was_made_by_is_said_only_where_it_is_not_the_plain_case() -> None:
+    assert device_words("cpu", "float32", "float32", "ddp", 1) == "cpu"
+    assert device_words("cpu", None, "bfloat16", "fsdp", 1) == "cpu"
+    assert device_words("cpu", "bfloat16", "float32", "ddp", 2) == "cpu bfloat16 ddp-2"
+    assert device_words("cuda", None, "bfloat16", "fsdp", 8) == "cuda fsdp-8"
 
 
 def test_the_shipped_sites_are_three_regions_under_three_laws(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def genesis(plan: Plan, tensors: Tensors) -> ChainState:
     if sha != plan.snapshot0:
         raise RoundError(f"run {plan.run}: snapshot 0 hashes to {sha}, the plan says {plan.snapshot0}")
     regions = sorted({s.region for s in plan.sites})
-    members = tuple(sorted(s.name for s in plan.sites))
+    members = tuple(sorted(s.name for s in plan.sites if s.name not in plan.later))
     return ChainState(0, plan.sha, tensors, sha, dict.fromkeys(regions, (0,) * LANES), members)
 
 

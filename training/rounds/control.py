@@ -20,6 +20,7 @@ from training.rounds.run import newest_state
 
 FORMAT = 1
 EXIT_PAUSED = 5  # a site process that ended because its run is paused or cancelled
+EXIT_LEFT = 6  # one that ended because its site is no member of the run now
 
 RunState = Literal["running", "paused", "cancelled"]
 

@@ -33,6 +33,7 @@ _LATER = (
     "pace",
     "round_s",
     "overlap",
+    "later",
 )
 # Fields of a site that plans of earlier versions lack.
 _LATER_OF_SITE = ("codec", "speed")
@@ -145,6 +146,7 @@ class Plan(_Frozen):
 
     A data set without a weight weighs its windows to the 1/`temperature`. `curriculum` changes weights at given rounds.
     `unreadable`: what becomes of a shard that cannot be read: `stop` the site, or `skip` its positions, on record.
+    The sites of `later` are members from the amendment on that adds them.
     `order` is the permutation of a stream's windows (training/shards/permutation.py). `feedback` is the part of what
     the codec left out that a site adds to its next update (0: none); no site weighs more than `weight_cap` of a round;
     `clip`: `median` scales an update whose norm is above the median of the round's norms down to it.
@@ -179,6 +181,7 @@ class Plan(_Frozen):
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     curriculum: list[CurriculumStep] = []
     unreadable: Literal["stop", "skip"] = "stop"
+    later: list[str] = []
     order: int = Field(default=1, ge=1, le=NEWEST_ORDER)
     lanes: Literal[64] = LANES  # type: ignore[assignment]
     snapshot_every: int = Field(default=5, gt=0)
@@ -194,6 +197,11 @@ class Plan(_Frozen):
     def _lengths_in_order(self) -> Plan:
         check_lengths(self.lengths)
         check_pace(self.pace, self.round_s)
+        return self
+
+    @model_validator(mode="after")
+    def _some_begin(self) -> Plan:
+        check_later(self.later, [site.name for site in self.sites])
         return self
 
     def body(self) -> dict[str, Any]:
@@ -262,6 +270,19 @@ def check_pace(pace: str, round_s: float) -> None:
     """
     if (pace == "time") != (round_s > 0):
         raise ValueError(f"round_s {round_s:g} does not go with pace {pace!r}: pace 'time' needs it, no other has it")
+
+
+def check_later(later: Sequence[str], sites: Sequence[str]) -> None:
+    """Check that the sites that join later are sites of the plan, and leave one to begin.
+
+    Raises:
+        ValueError: they are not, or all would join later; names the sites.
+    """
+    known = ", ".join(sites)
+    if strange := sorted(set(later) - set(sites)):
+        raise ValueError(f"{', '.join(strange)} cannot join later: the sites of the run are {known}")
+    if later and not set(sites) - set(later):
+        raise ValueError(f"all of {known} would join later: one has to begin")
 
 
 def _leave_out(body: dict[str, Any], kind: type[BaseModel], names: Sequence[str]) -> None:
