@@ -21,6 +21,7 @@ from training.pretrained import read_checkpoint
 from training.recipe import InnerRecipe
 from training.rounds import merge
 from training.rounds.codec import parse_codec
+from training.rounds.codecs.names import codec_for
 from training.rounds.fragments import fragment_of
 from training.rounds.lengths import growing, total_steps
 from training.rounds.plan import (
@@ -43,7 +44,10 @@ from training.rounds.run import snapshot_key
 from training.shards.manifest import DatasetVersion
 from training.shards.permutation import NEWEST_ORDER
 from training.shards.region import region_order
+from training.sites import Sites
 from training.workspace import Workspace
+
+AUTO = "auto"  # in run.toml: the codec of each site by its link to home
 
 
 class ModelConfig(BaseModel):
@@ -130,7 +134,11 @@ class RunConfig(BaseModel):
     outer: Outer = Outer()
     membership: Membership = Membership()
     overlap: Overlap = Overlap()
-    codec: str = Field(default="fp32", description="How updates cross: fp32, bf16, int8-256, topk-4096-64-2, ...")
+    codec: str = Field(
+        default="fp32",
+        description="How updates cross: fp32, bf16, int8-256, topk-4096-64-2, ...; auto: by each site's link to home",
+    )
+    codecs: dict[str, str] = Field(default={}, description="Another codec of single sites, by name")
     feedback: float | None = Field(
         default=None, ge=0, le=1, description="Part of what the codec left out that is sent later; default: the codec's"
     )
@@ -169,7 +177,12 @@ class RunConfig(BaseModel):
     @field_validator("codec")
     @classmethod
     def _known_codec(cls, value: str) -> str:
-        return known_codec(value)
+        return value if value == AUTO else known_codec(value)
+
+    @field_validator("codecs")
+    @classmethod
+    def _known_codecs(cls, value: dict[str, str]) -> dict[str, str]:
+        return {site: known_codec(codec) for site, codec in value.items()}
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:
@@ -181,6 +194,8 @@ class RunConfig(BaseModel):
                 f"growth {self.growth:g} with longest {self.longest}: a growth above 1 needs a longest of at least"
                 f" {self.steps} steps, and no other length does"
             )
+        if self.feedback is not None and (self.codec == AUTO or self.codecs):
+            raise ValueError("feedback: it is that of one codec; sites with codecs of their own take what each wants")
         if self.growth > 1 and self.lengths:
             raise ValueError("growth and lengths: give one of them")
         shortest = min([self.steps, *(length.steps for length in self.lengths)])
@@ -202,6 +217,13 @@ class RunConfig(BaseModel):
         if self.longest is None:
             return self.lengths
         return growing(self.steps, self.growth, self.longest, self.rounds)
+
+    def codec_of(self, sites: Sites, site: str) -> str:
+        """Return the codec of a site's updates: named for it, or by its link to home, or that of the run."""
+        if site in self.codecs or self.codec != AUTO:
+            return self.codecs.get(site, self.codec)
+        link = sites.stated_link(site, "home")
+        return codec_for(link.bytes_per_s if link else None, self.outer.momentum_used)
 
     def _check_mixture(self) -> None:
         """Check that weights name data sets of the run, and in each segment all of them or none."""
@@ -261,6 +283,10 @@ def _begun(workspace: Workspace, plan: Plan) -> Plan | None:
     return None
 
 
+def _other(codec: str, usual: str) -> str:
+    return "" if codec == usual else codec
+
+
 def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[DatasetVersion], vocab_size: int) -> Plan:
     """Ask the policy once more, freeze the plan, write snapshot 0 and the signed plan to the home store.
 
@@ -284,6 +310,9 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
     chosen = [s for s in holding.values() if not config.sites or s.name in config.sites]
     if not chosen:
         raise CausewayError(f"run {config.name}: no site holds a shard to train on; run: causeway shard")
+    if strange := sorted(set(config.codecs) - {s.name for s in chosen}):
+        known = ", ".join(s.name for s in chosen)
+        raise CausewayError(f"run {config.name}: codecs names {', '.join(strange)}; the sites of the run are {known}")
     try:
         check_later(config.join_later, [s.name for s in chosen])
     except ValueError as error:
@@ -292,6 +321,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         require_version(terms, version, purpose, workspace.sites.home.place, chosen)
     spec, parameters = config.model.begin(config.window, vocab_size, config.seed)
     fragment_of({name: value.shape for name, value in parameters.items()}, config.overlap.fragments)
+    codec = codec_for(None, 0.0) if config.codec == AUTO else config.codec
     state = merge.initial_state(parameters, config.outer.method)
     snapshot, sha = merge.pack_state(state)
     plan = Plan(
@@ -305,6 +335,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
                 region=s.region,
                 jurisdictions=list(s.jurisdictions),
                 public_key=public_hex(workspace.site_key(s.name)),
+                codec=_other(config.codec_of(workspace.sites, s.name), codec),
                 speed=s.tokens_per_s if config.pace == "speed" else 0.0,
             )
             for s in chosen
@@ -316,8 +347,8 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         outer=config.outer,
         membership=config.membership,
         overlap=config.overlap,
-        codec=config.codec,
-        feedback=parse_codec(config.codec).decay if config.feedback is None else config.feedback,
+        codec=codec,
+        feedback=parse_codec(codec).decay if config.feedback is None else config.feedback,
         weight_cap=config.weight_cap,
         clip=config.clip,
         window=config.window,

@@ -147,14 +147,29 @@ class Sites:
         Raises:
             CausewayError: sites.toml has no such place.
         """
-        ends = [self.home if name == "home" else self.site(name) for name in (source, target)]
+        stated = self.stated_link(source, target)
+        if stated is not None:
+            return stated
+        if self._end(source).store_url == self._end(target).store_url:
+            return Link(source, target, 1.25e9, 0.0, 0.0)
+        return Link(source, target, 1.25e8, 0.05, 0.0)
+
+    def stated_link(self, source: str, target: str) -> Link | None:
+        """Return the way between two places if sites.toml states it, in this direction or else in the other.
+
+        Raises:
+            CausewayError: sites.toml has no such place.
+        """
+        for name in (source, target):
+            self._end(name)
         for way in ((source, target), (target, source)):
             for link in self.links:
                 if (link.source, link.target) == way:
                     return Link(source, target, link.bytes_per_s, link.rtt_s, link.cost_per_gb)
-        if ends[0].store_url == ends[1].store_url:
-            return Link(source, target, 1.25e9, 0.0, 0.0)
-        return Link(source, target, 1.25e8, 0.05, 0.0)
+        return None
+
+    def _end(self, name: str) -> Site:
+        return self.home if name == "home" else self.site(name)
 
     @property
     def places(self) -> tuple[Site, ...]:

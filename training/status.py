@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from data_contracts.backfill.record import stored
@@ -81,7 +82,8 @@ class BackfillState:
 class RunState:
     """One run: rounds committed of those planned.
 
-    `state` is open, finished, paused or cancelled; `why` says who paused or cancelled it, when and why.
+    `state` is open, finished, paused or cancelled; `why` says who paused or cancelled it, when and why; `codecs` is the
+    codec of each site's updates.
     """
 
     run: str
@@ -90,6 +92,7 @@ class RunState:
     planned: int
     state: str
     why: str = ""
+    codecs: Mapping[str, str] = field(default_factory=dict)
 
 
 def dataset_states(workspace: Workspace, now: datetime) -> tuple[list[DatasetState], list[Notice]]:
@@ -202,11 +205,11 @@ def _run_state(home: Store, run: str) -> RunState:
     plan, control = read_plan(home, run), read_control(home, run)
     # A round that was superseded has several commits: 000003.json, 000003.1.json.
     rounds = len({key.rsplit("/", 1)[1][:6] for key, _ in home.list(f"runs/{run}/commits")})
+    codecs = {site.name: plan.codec_of(site.name) for site in plan.sites}
+    state, why = (control.state, control.words) if control.state != "running" else ("open", "")
     if rounds >= plan.rounds:
-        return RunState(run, plan.purpose, rounds, plan.rounds, "finished")
-    if control.state == "running":
-        return RunState(run, plan.purpose, rounds, plan.rounds, "open")
-    return RunState(run, plan.purpose, rounds, plan.rounds, control.state, control.words)
+        state, why = "finished", ""
+    return RunState(run, plan.purpose, rounds, plan.rounds, state, why, codecs)
 
 
 def noticed(workspace: Workspace) -> list[Notice]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,8 +122,17 @@ def _show_backfills(states: list[BackfillState]) -> None:
 
 
 def _show_runs(states: list[RunState]) -> None:
-    rows: list[list[Any]] = [[s.run, s.purpose, s.rounds, s.planned, s.why or s.state] for s in states]
-    print_table("runs", ["run", "purpose", "rounds", "of", "state"], rows)
+    rows: list[list[Any]] = [
+        [s.run, s.purpose, s.rounds, s.planned, s.why or s.state, _codecs(s.codecs)] for s in states
+    ]
+    print_table("runs", ["run", "purpose", "rounds", "of", "state", "codec"], rows)
+
+
+def _codecs(codecs: Mapping[str, str]) -> str:
+    """Say the codec of a run's updates, or each site's where they differ."""
+    if len(set(codecs.values())) == 1:
+        return next(iter(codecs.values()))
+    return ", ".join(f"{site} {codec}" for site, codec in codecs.items())
 
 
 def _show_needs(needs: list[Notice]) -> None:

@@ -57,8 +57,13 @@ class Run:
         return key_of(site)
 
 
-def make_run(folder: Path, sites: Mapping[str, str] | None = None, **changes: Any) -> Run:
-    """A run of three sites in three regions; `sites` maps other sites to regions, `changes` are fields of the plan."""
+def make_run(
+    folder: Path, sites: Mapping[str, str] | None = None, codecs: Mapping[str, str] | None = None, **changes: Any
+) -> Run:
+    """A run of three sites in three regions; `sites` maps other sites to regions, `codecs` sites to their own codec.
+
+    `changes` are fields of the plan.
+    """
     sites = sites or {"east": "asia", "north": "europe", "west": "america"}
     state = merge.initial_state(tensors(0), "nesterov")
     snapshot, sha = merge.pack_state(state)
@@ -69,7 +74,13 @@ def make_run(folder: Path, sites: Mapping[str, str] | None = None, **changes: An
             "owner": public_hex(key_of("owner")),
             "home_jurisdictions": ["SE"],
             "sites": [
-                PlanSite(name=n, region=r, jurisdictions=["SE"], public_key=public_hex(key_of(n)))
+                PlanSite(
+                    name=n,
+                    region=r,
+                    jurisdictions=["SE"],
+                    public_key=public_hex(key_of(n)),
+                    codec=(codecs or {}).get(n, ""),
+                )
                 for n, r in sites.items()
             ],
             "datasets": [PlanDataset(dataset="test/notes", version="0" * 64, terms_sha="1" * 64)],

@@ -321,3 +321,16 @@ def test_the_norm_is_that_of_what_was_sent(tmp_path: Path, codec: str) -> None:
     decoded = contributions.check(one, run.plan.site("north").public_key, SHAPES, "it")
     assert halving_norm(decoded) == one.header.norm
     assert one.header.payload_bytes == wire_bytes(codec, SHAPES)
+
+
+def test_a_site_sends_with_its_own_codec_and_feedback(tmp_path: Path) -> None:
+    plain = make_run(tmp_path / "plain", codec="bf16")
+    run = make_run(tmp_path / "mixed", codec="bf16", codecs={"north": "topk-4096-64-2"})
+    assert (run.plan.feedback_of("north"), run.plan.feedback_of("east")) == (0.95, 0.0)
+    assert "codec" not in plain.plan.body()["sites"][0]
+    for site, codec in (("north", "topk-4096-64-2"), ("east", "bf16")):
+        made = contribute(run, run.start, site)
+        assert made.header.codec == codec
+        judge(run, made)
+    with pytest.raises(RoundError, match="codec is 'bf16' where round 1 needs 'topk-4096-64-2'"):
+        judge(run, contribute(plain, run.start, "north", run=run.plan.run, plan=run.plan.sha))

@@ -6,6 +6,7 @@ import pytest
 
 from data_contracts.errors import CausewayError
 from training.planning import RunConfig, load_run_config
+from training.sites import load_sites
 
 GOOD = 'name = "small"\npurpose = "research pre-training"\ntokenizer = 300\ndatasets = ["test/notes"]\n'
 
@@ -77,6 +78,10 @@ FAULTS = {
         GOOD + 'codec = "zip"\n',
         "run.toml: codec: .*unknown codec 'zip'; this Causeway speaks fp32, bf16, int8-BLOCK",
     ),
+    "a site's codec": (GOOD + '[codecs]\neast = "zip"\n', "run.toml: codecs: .*unknown codec 'zip'"),
+    "feedback of several": (GOOD + 'codec = "auto"\nfeedback = 0.5\n', "feedback: it is that of one codec"),
+    "time without seconds": (GOOD + 'pace = "time"\n', "round_s 0 does not go with pace 'time'"),
+    "seconds without time": (GOOD + "round_s = 5\n", "round_s 5 does not go with pace 'fixed'"),
     "feedback": (GOOD + "feedback = 2\n", "run.toml: feedback: "),
     "weight cap": (GOOD + "weight_cap = 0\n", "run.toml: weight_cap: "),
     "clip": (GOOD + 'clip = "mean"\n', "run.toml: clip: "),
@@ -85,6 +90,34 @@ FAULTS = {
     "not TOML": ("name = ", "run.toml: not TOML"),
     "not UTF-8": (b'name = "\xff"', "run.toml: not TOML"),
 }
+
+
+SITES = """format = 2
+[home]
+store = "home"
+jurisdictions = ["SE"]
+""" + "".join(
+    f'[[site]]\nname = "{n}"\nregion = "{n}"\njurisdictions = ["SE"]\nstore = "sites/{n}"\n' for n in "abcde"
+) + "".join(
+    f'[[link]]\nfrom = "{n}"\nto = "home"\nmbit_s = {speed}\n'
+    for n, speed in (("a", 100), ("b", 1000), ("c", 10_000), ("d", 40_000))
+)  # fmt: skip
+
+
+def test_a_codec_is_chosen_by_the_link_home(tmp_path: Path) -> None:
+    (tmp_path / "sites.toml").write_text(SITES)
+    sites = load_sites(tmp_path / "sites.toml", tmp_path)
+
+    def chosen(text: str) -> dict[str, str]:
+        config = load(tmp_path, GOOD + text)
+        return {site.name: config.codec_of(sites, site.name) for site in sites.sites}
+
+    auto = {"b": "int4-128", "c": "int4-128", "d": "int8-256", "e": "bf16"}
+    sgd = '[outer]\nmethod = "sgd"\nlr = 1.0\n'
+    assert chosen('codec = "auto"\n' + sgd) == {"a": "topk-4096-64-2", **auto}
+    assert chosen('codec = "auto"\n') == {"a": "int4-128", **auto}
+    assert chosen('codec = "auto"\n[codecs]\ne = "fp32"\n') == {"a": "int4-128", **auto, "e": "fp32"}
+    assert chosen('codec = "int8-256"\n[codecs]\na = "bf16"\n') == {**dict.fromkeys("bcde", "int8-256"), "a": "bf16"}
 
 
 def test_rounds_are_as_long_as_said_or_grow(tmp_path: Path) -> None:

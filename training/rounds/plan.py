@@ -90,6 +90,11 @@ class Outer(_Frozen):
     lr: float = Field(default=0.7, gt=0)
     momentum: float = Field(default=0.6, ge=0, lt=1)
 
+    @property
+    def momentum_used(self) -> float:
+        """The momentum of the method: 0 of one that has none."""
+        return self.momentum if self.method == "nesterov" else 0.0
+
 
 class Membership(_Frozen):
     """When a round closes without a site.

@@ -16,6 +16,7 @@ _NUMBER = r"([1-9][0-9]{0,5})"
 _BLOCKWISE = re.compile(rf"(int8|int4|e3m0)-{_NUMBER}")
 _TOPK = re.compile(rf"topk-{CHUNK}-{_NUMBER}-2")
 _TOPK_DECAY = 0.95  # SparseLoCo, arXiv 2508.15706
+_GBIT = 1e9 / 8  # bytes per second
 
 
 @dataclass(frozen=True)
@@ -59,3 +60,17 @@ def parse_codec(name: str) -> Codec:
             raise RoundError(f"codec {name!r}: it keeps {kept}; a multiple of 4 up to {CHUNK // 4} is allowed")
         return Codec("topk", CHUNK, kept)
     raise RoundError(f"unknown codec {name!r}; this Causeway speaks {', '.join(FORMS)}")
+
+
+def codec_for(bytes_per_s: float | None, momentum: float) -> str:
+    """Return the name of the codec for a site whose way home has this speed; None: no speed is stated.
+
+    Below 1 Gbit/s the sparse one with error feedback, which goes with an outer optimizer without momentum (SparseLoCo,
+    arXiv 2508.15706; docs/codecs.md has the figures) and otherwise gives way to 4 bits; up to 10 Gbit/s 4 bits; above
+    8 bits; bfloat16 where nothing is stated, as on one machine.
+    """
+    if bytes_per_s is None:
+        return "bf16"
+    if bytes_per_s < _GBIT and momentum == 0:
+        return "topk-4096-64-2"
+    return "int4-128" if bytes_per_s <= 10 * _GBIT else "int8-256"
