@@ -324,13 +324,13 @@ def test_the_norm_is_that_of_what_was_sent(tmp_path: Path, codec: str) -> None:
 
 
 def test_a_site_sends_with_its_own_codec_and_feedback(tmp_path: Path) -> None:
-    plain = make_run(tmp_path / "plain", codec="bf16")
     run = make_run(tmp_path / "mixed", codec="bf16", codecs={"north": "topk-4096-64-2"})
     assert (run.plan.feedback_of("north"), run.plan.feedback_of("east")) == (0.95, 0.0)
-    assert "codec" not in plain.plan.body()["sites"][0]
+    assert [site.get("codec") for site in run.plan.body()["sites"]] == [None, "topk-4096-64-2", None]
     for site, codec in (("north", "topk-4096-64-2"), ("east", "bf16")):
         made = contribute(run, run.start, site)
         assert made.header.codec == codec
         judge(run, made)
     with pytest.raises(RoundError, match="codec is 'bf16' where round 1 needs 'topk-4096-64-2'"):
-        judge(run, contribute(plain, run.start, "north", run=run.plan.run, plan=run.plan.sha))
+        other = replace(contribute(run, run.start, "north").header, codec="bf16")
+        check_against(run.plan, run.start, other, "", "it")
