@@ -15,7 +15,7 @@ from data_contracts.catalog.store import Store
 from data_contracts.catalog.terms_chain import TermsHead, read_terms
 from data_contracts.errors import RoundError
 from training.rounds import contribution as contributions
-from training.rounds.chain import Slot, advance
+from training.rounds.chain import Slot, advance, commit_key
 from training.rounds.closing import Closer
 from training.rounds.commit import ChainState, check_against
 from training.rounds.control import Control, read_control
@@ -48,6 +48,10 @@ class Answer:
         """Say whether the commit applied this site's work."""
         return any(i["site"] == site for i in self.commit["inputs"])
 
+    def refused(self, site: str) -> bool:
+        """Say whether the commit refused it."""
+        return any(r["site"] == site for r in self.commit["refusals"])
+
 
 class Follower:
     """One site's way from its contribution to the commit."""
@@ -65,6 +69,14 @@ class Follower:
             except RoundError:
                 continue
         return False
+
+    def refused(self, number: int) -> bool:
+        """Say whether the commit of a round, which is there, refused this site's work."""
+        name = commit_key(self.plan.run, number).removesuffix(".json")
+        keys = [key for key, _ in self.home.list(f"runs/{self.plan.run}/commits") if key.startswith(f"{name}.")]
+        # The last attempt is the valid one: nobody supersedes that.
+        key = max(keys, key=lambda key: int(key.removeprefix(f"{name}.").removesuffix("json").rstrip(".") or 0))
+        return any(refusal["site"] == self.site for refusal in self.home.get_json(key)["refusals"])
 
     def await_commit(self, state: ChainState, look: Callable[[], None]) -> Answer | None:
         """Return the answer to a round; None when the terms changed: the round must be made again.

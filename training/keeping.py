@@ -91,16 +91,21 @@ class Kept:
         """Keep the inner optimizer's state after a round, and what is owed by then; that of two rounds before goes."""
         self.put_inner(number, pack(number, loop, feedback))
 
-    def put_inner(self, number: int, packed: bytes) -> None:
-        """Keep what `pack` made of the state after a round; that of two rounds before goes."""
-        self.store.put(self._inner_key(number), packed)
-        if number > 2:
-            self.store.delete(self._inner_key(number - 2))
+    def put_inner(self, number: int, packed: bytes, carried: int = 0) -> None:
+        """Keep what `pack` made of the state after a round; that of two rounds before goes.
 
-    def forget_inner(self, number: int) -> None:
-        """Put the optimizer's state before a round that did not count in the place of the one after it."""
-        if number > 1 and self.store.exists(self._inner_key(number - 1)):
-            self.store.put(self._inner_key(number), self.store.get(self._inner_key(number - 1)))
+        `carried`: so many rounds more go, where late work was carried over them.
+        """
+        self.store.put(self._inner_key(number), packed)
+        for gone in range(max(1, number - 2 - carried), number - 1):
+            self.store.delete(self._inner_key(gone))
+
+    def copy_inner(self, source: int, number: int) -> None:
+        """Put the state after one round in the place of that after another; where it is lost, that is too."""
+        if source == number:
+            return
+        if source > 0 and self.store.exists(self._inner_key(source)):
+            self.store.put(self._inner_key(number), self.store.get(self._inner_key(source)))
         else:
             self.store.delete(self._inner_key(number))
 

@@ -35,6 +35,7 @@ from training.rounds.plan import (
     PlanSite,
     check_later,
     check_lengths,
+    check_overlap,
     check_pace,
     known_codec,
     read_plan,
@@ -198,11 +199,7 @@ class RunConfig(BaseModel):
             raise ValueError("feedback: it is that of one codec; sites with codecs of their own take what each wants")
         if self.growth > 1 and self.lengths:
             raise ValueError("growth and lengths: give one of them")
-        shortest = min([self.steps, *(length.steps for length in self.lengths)])
-        if self.overlap.delay_steps > shortest:
-            raise ValueError(
-                f"overlap: delay_steps {self.overlap.delay_steps} is beyond the {shortest} steps of the shortest round"
-            )
+        check_overlap(self.overlap, self.membership, [self.steps, *(length.steps for length in self.lengths)])
         try:
             self.model.spec(self.window, 257)
         except ValidationError as error:

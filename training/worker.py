@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from training.following import Answer, Behind, Follower, Paused
 from training.inner import MakeLoop, alone
 from training.inside import device_words
 from training.keeping import Kept, Spans, pack
+from training.late import Late
 from training.process import Stopped
 from training.recipe import InnerRecipe
 from training.rounds import contribution as contributions
@@ -125,6 +126,7 @@ class SiteWorker:
         self.early: Early | None = None
         self._begun: dict[int, int] = {}
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
+        self.late, self.carried = Late(self.plan, self.site, self.store, self.key, self.kept), False
         self.follower = Follower(self.plan, self.site, self.home, self.store, self.closer)
 
     def run(self) -> ChainState:
@@ -136,8 +138,8 @@ class SiteWorker:
         """
         state, inputs = newest_round(self.home, self.plan)
         if state.round > 0 and self.site not in inputs:
-            # The last round left this site's work out: what it learned then is forgotten, as if it had been there.
-            self.kept.forget_inner(state.round)
+            # The last round left this site's work out, as this process may have seen before.
+            self._left_out(state, refused=self.follower.refused(state.round))
         self._restore(state)
         known: Answer | None = None
         ahead: Ahead | None = None
@@ -153,6 +155,9 @@ class SiteWorker:
             while answer is None:
                 made: Made | None = None
                 if not (known.published if known else self.follower.has_published(state)):
+                    if self.carried:
+                        # The terms changed before a round took it.
+                        self._left_out(state, refused=False)
                     if ahead is None and self.trained != state.round:
                         # Behind: an earlier process published the last round, and kept the optimizer's state there.
                         self._restore(state)
@@ -160,12 +165,11 @@ class SiteWorker:
                     made = self._train(state, terms, ahead, spans)
                 known = None  # after the first try things are looked at again
                 answer, ahead, spans = self._follow(state, made, spans)
-            if not answer.counts(self.site):
-                # The work was late or refused: its ranges are issued again, so the optimizer forgets it too.
-                self.kept.forget_inner(answer.state.round)
-                self._restore(answer.state)
-                ahead = None
             state, known = answer.state, answer
+            self.carried = False
+            if not answer.counts(self.site):
+                self._left_out(state, answer.refused(self.site))
+                known, ahead = replace(answer, published=self.carried), None
         self._lease(state.round, 0, 0, float("nan"), done=True)
         return state
 
@@ -295,7 +299,8 @@ class SiteWorker:
     def _publish(self, number: int, made: Made) -> None:
         # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
         # same round again from the state before, to the same bytes.
-        self.kept.put_inner(number, made.kept)
+        rule = self.plan.membership
+        self.kept.put_inner(number, made.kept, rule.carry_rounds if rule.late == "carry" else 0)
         contributions.publish(self.store, made.contribution)
 
     def _go_ahead(self, made: Made, work: Behind, spans: Spans) -> Ahead:
@@ -316,6 +321,14 @@ class SiteWorker:
         """What a site does while it waits for a round's commit."""
         self._check_stop()
         self._lease(number, self.steps, 0, float("nan"))
+
+    def _left_out(self, state: ChainState, refused: bool) -> None:
+        """Carry the work that the last round left out, or forget it: its ranges are issued again."""
+        terms = read_terms(self.home, self.plan.owner)
+        self.carried = state.round < self.plan.rounds and not refused and self.late.carry(state, terms.sha)
+        if not self.carried:
+            self.late.forget(state)
+            self._restore(state)
 
     def _restore(self, state: ChainState) -> None:
         """Load the inner optimizer's state of the last round, and what is owed; without it, begin clean and say so."""

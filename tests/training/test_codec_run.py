@@ -147,7 +147,7 @@ def test_discarded_work_is_forgotten_by_optimizer_and_feedback_alike(tmp_path: P
         return int(loop.state()["steps"]), {name: value.tobytes() for name, value in feedback.state().items()}
 
     assert loaded(2) == (2, owed[1])
-    kept.forget_inner(2)
+    kept.copy_inner(1, 2)
     assert loaded(2) == (1, owed[0])
     kept.keep_inner(2, loop)  # of a plan without error feedback
     assert kept.load_inner(2, fresh()[0])

@@ -22,6 +22,7 @@ from data_contracts.errors import RoundError
 from data_contracts.signing import check_signature, sign
 from training.rounds import merge
 from training.rounds.amendment import Amendment, apply_members
+from training.rounds.carrying import check_carried
 from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
 from training.rounds.fragments import exchanged
@@ -100,7 +101,9 @@ def check_against(plan: Plan, state: ChainState, header: Header, terms_head: str
     if header.site not in state.members:
         raise RoundError(f"{what}: site {header.site!r} is no member in round {state.round + 1}")
     steps = steps_of(plan, state, header.site)
-    if header.steps != steps:
+    if header.made_for:
+        check_carried(plan, state, header, what)
+    elif header.steps != steps:
         raise RoundError(f"{what}: {header.steps} steps where {header.site} takes {steps} in round {state.round + 1}")
     if (header.seconds > 0) != (plan.pace != "fixed"):
         raise RoundError(f"{what}: seconds are {header.seconds:g} where the plan's pace is {plan.pace!r}")
@@ -258,6 +261,7 @@ def build(
                 "tokens": c.header.tokens,
                 "weight": weights[k],
                 **({"clip": clips[k]} if clips else {}),
+                **({"made_for": c.header.made_for} if c.header.made_for else {}),
             }
             for k, c in enumerate(ordered)
         ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -28,7 +28,7 @@ FORMAT = 1
 SKIPPING_FORMAT = 2
 FEEDBACK_FORMAT = 3
 LATER_FORMAT = 4
-_LATER = {"seconds": 0.0}
+_LATER = {"made_for": 0, "seconds": 0.0}
 _FEEDBACK = ("", "new", "kept", "clean")
 _TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
@@ -44,7 +44,8 @@ class Header:
     state came from: `new` (round 1), `kept`, or `clean` (lost, begun again); `skipped` are the parts of the claims,
     (lane, from, to) in order, that could not be read and were not trained on; `feedback` says of the residual of error
     feedback what `inner` says of the optimizer's state, and is empty where the plan has none; `seconds` is what the
-    steps took by the site's own monotonic clock, where the plan's pace asks for it (else 0).
+    steps took by the site's own monotonic clock, where the plan's pace asks for it (else 0); `made_for` is the round
+    that carried work was made for (0: this one).
     """
 
     run: str
@@ -68,6 +69,7 @@ class Header:
     skipped: tuple[Claim, ...] = ()
     feedback: str = ""
     seconds: float = 0.0
+    made_for: int = 0
 
     @property
     def format(self) -> int:
@@ -129,6 +131,17 @@ def make(
         **header, codec=codec, norm=halving_norm(decoded), payload=sha256(payload), payload_bytes=len(payload)
     )
     return Contribution(full, sign(full.body(), key), payload)
+
+
+def carried(
+    one: Contribution, number: int, base: str, base_state: str, terms_head: str, key: Ed25519PrivateKey
+) -> Contribution:
+    """Return work that missed its round, signed again for round `number`; the update is the same."""
+    made_for = one.header.made_for or one.header.round
+    header = replace(
+        one.header, round=number, base=base, base_state=base_state, terms_head=terms_head, made_for=made_for
+    )
+    return Contribution(header, sign(header.body(), key), one.payload)
 
 
 def publish(store: Store, contribution: Contribution) -> int:
@@ -203,7 +216,14 @@ def parse(document: Any, what: str) -> Header:
         for name in _TEXTS:
             if not isinstance(getattr(header, name), str):
                 raise TypeError(f"{name} is no text")
-        numbers = (header.tokens, header.steps, header.round, header.payload_bytes, *header.tokens_by_dataset.values())
+        numbers = (
+            header.made_for,
+            header.tokens,
+            header.steps,
+            header.round,
+            header.payload_bytes,
+            *header.tokens_by_dataset.values(),
+        )
         finite = math.isfinite(header.norm) and math.isfinite(header.loss)
         if type(header.seconds) not in (int, float) or not 0 <= header.seconds < math.inf:
             raise TypeError(f"seconds are {header.seconds!r}")
@@ -211,7 +231,7 @@ def parse(document: Any, what: str) -> Header:
         raise RoundError(f"{what}: not a contribution header ({error})") from error
     if not re.fullmatch(r"[0-9a-f]{64}", header.payload):
         raise RoundError(f"{what}: payload {header.payload!r} is no SHA-256")
-    if not all(type(n) is int and n >= 0 for n in numbers) or not finite:
+    if not all(type(n) is int and n >= 0 for n in (*numbers, header.made_for)) or not finite:
         raise RoundError(f"{what}: counts must be whole numbers of 0 or more, loss and norm finite")
     return header
 

@@ -37,6 +37,7 @@ _LATER = (
 )
 # Fields of a site that plans of earlier versions lack.
 _LATER_OF_SITE = ("codec", "speed")
+_LATER_OF_MEMBERSHIP = ("carry_rounds",)
 
 
 def known_codec(name: str) -> str:
@@ -101,14 +102,16 @@ class Membership(_Frozen):
 
     `lost_region`: `wait` for it as long as it takes, or `reweight`: close when `quorum` sites have contributed and
     the grace (median + `grace_mad` x MAD of past waits, at least `grace_floor_s`, by the closer's monotonic clock) is
-    over. `late`: what becomes of late work; `discard` issues its ranges again.
+    over. `late`: what becomes of late work; `discard` issues its ranges again, `carry` applies it in a later round, at
+    most `carry_rounds` after the one it was made for.
     """
 
     lost_region: Literal["wait", "reweight"] = "wait"
     quorum: int = Field(default=1, ge=1)
     grace_floor_s: float = Field(default=30.0, gt=0)
     grace_mad: float = Field(default=5.0, ge=0)
-    late: Literal["discard"] = "discard"
+    late: Literal["discard", "carry"] = "discard"
+    carry_rounds: int = Field(default=2, ge=1)
 
 
 class Overlap(_Frozen):
@@ -202,6 +205,7 @@ class Plan(_Frozen):
     def _lengths_in_order(self) -> Plan:
         check_lengths(self.lengths)
         check_pace(self.pace, self.round_s)
+        check_overlap(self.overlap, self.membership, [self.steps, *(length.steps for length in self.lengths)])
         return self
 
     @model_validator(mode="after")
@@ -219,6 +223,7 @@ class Plan(_Frozen):
         _leave_out(body, type(self), _LATER)
         for site in body["sites"]:
             _leave_out(site, PlanSite, _LATER_OF_SITE)
+        _leave_out(body["membership"], Membership, _LATER_OF_MEMBERSHIP)
         return body
 
     @property
@@ -288,6 +293,21 @@ def check_later(later: Sequence[str], sites: Sequence[str]) -> None:
         raise ValueError(f"{', '.join(strange)} cannot join later: the sites of the run are {known}")
     if later and not set(sites) - set(later):
         raise ValueError(f"all of {known} would join later: one has to begin")
+
+
+def check_overlap(overlap: Overlap, membership: Membership, steps: Sequence[int]) -> None:
+    """Check that a delay fits into the shortest round, of `steps`, and that no late work is carried beside it.
+
+    Raises:
+        ValueError: it does not, or some is.
+    """
+    if overlap.delay_steps > min(steps):
+        raise ValueError(
+            f"overlap: delay_steps {overlap.delay_steps} is beyond the {min(steps)} steps of the shortest round"
+        )
+    if overlap.goes_on and membership.late == "carry":
+        # A site's own parameters would hold work that another round applies once more.
+        raise ValueError("overlap goes with late = 'discard' only: leave out the one or the other")
 
 
 def _leave_out(body: dict[str, Any], kind: type[BaseModel], names: Sequence[str]) -> None:
