@@ -30,7 +30,7 @@ from training.admission import require_use
 from training.following import Answer, Behind, Follower, Paused
 from training.inner import MakeLoop, alone
 from training.inside import device_words
-from training.keeping import Kept, Spans, pack
+from training.keeping import Kept, Spans
 from training.late import Late
 from training.process import Stopped
 from training.recipe import InnerRecipe
@@ -40,16 +40,16 @@ from training.rounds.closing import Closer
 from training.rounds.commit import ChainState
 from training.rounds.contribution import Contribution
 from training.rounds.control import read_control
-from training.rounds.feedback import Feedback
-from training.rounds.fragments import exchanged, names_in
+from training.rounds.fragments import exchanged
 from training.rounds.lengths import planned, steps_of
-from training.rounds.overlap import Clock, Early, claims_of, clock_of, early_steps, taken
+from training.rounds.overlap import Clock, Early, claims_of, clock_of, early_steps
 from training.rounds.plan import Plan
 from training.rounds.run import newest_round, read_run_data
 from training.shards.cache import ShardCache
 from training.shards.loader import Loader
 from training.shards.schedule import in_batches, ranges
 from training.span import Place, Tally, train_steps
+from training.standing import Standing
 
 __all__ = ["Left", "Paused", "SiteWorker", "Stopped"]
 
@@ -120,12 +120,11 @@ class SiteWorker:
         self.loop = self.make_loop(models.ModelSpec.model_validate(self.plan.model), self.plan.seed, self.recipe)
         self.device = device_words(self.loop.device.type, own, planned_recipe.dtype, self.form, self.ranks)
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
-        self.feedback, self.owed = self._fresh_feedback(), "new"
-        self.inner, self.trained = "new", 0
         self.steps = planned(self.plan, 1)
-        self.early: Early | None = None
         self._begun: dict[int, int] = {}
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
+        self.standing = Standing(self.plan, self.site, self.loop, self.kept)
+        self._telemetry: list[tuple[int, Spans]] = []
         self.late, self.carried = Late(self.plan, self.site, self.store, self.key, self.kept), False
         self.follower = Follower(self.plan, self.site, self.home, self.store, self.closer)
 
@@ -140,7 +139,7 @@ class SiteWorker:
         if state.round > 0 and self.site not in inputs:
             # The last round left this site's work out, as this process may have seen before.
             self._left_out(state, refused=self.follower.refused(state.round))
-        self._restore(state)
+        self.standing.restore(state)
         known: Answer | None = None
         ahead: Ahead | None = None
         spans = Spans()
@@ -158,9 +157,9 @@ class SiteWorker:
                     if self.carried:
                         # The terms changed before a round took it.
                         self._left_out(state, refused=False)
-                    if ahead is None and self.trained != state.round:
+                    if ahead is None and self.standing.round != state.round:
                         # Behind: an earlier process published the last round, and kept the optimizer's state there.
-                        self._restore(state)
+                        self.standing.restore(state)
                     terms = known.terms if known else read_terms(self.home, self.plan.owner)
                     made = self._train(state, terms, ahead, spans)
                 known = None  # after the first try things are looked at again
@@ -170,6 +169,7 @@ class SiteWorker:
             if not answer.counts(self.site):
                 self._left_out(state, answer.refused(self.site))
                 known, ahead = replace(answer, published=self.carried), None
+        self._send_telemetry()
         self._lease(state.round, 0, 0, float("nan"), done=True)
         return state
 
@@ -201,9 +201,8 @@ class SiteWorker:
                 f"site {self.site}: no shard of round {number} can be read; restore them in {self.store.url}"
             )
         with spans.span("encode"):
-            local = self.loop.parameters()
-            base = exchanged(plan, state.tensors, number)
-            update = merge.subtract(base, local)
+            update = merge.subtract(exchanged(plan, state.tensors, number), self.loop.parameters())
+            feedback = self.standing.feedback
             header: dict[str, Any] = {
                 "run": plan.run,
                 "plan": plan.sha,
@@ -217,37 +216,31 @@ class SiteWorker:
                 "tokens_by_dataset": dict(sorted(tally.tokens.items())),
                 "steps": self.steps,
                 "loss": tally.loss,
-                "inner": self.inner,
+                "inner": self.standing.inner,
                 "device": self.device,
                 "skipped": tuple(ranges(tally.skipped)),
-                "feedback": self.owed if self.feedback else "",
+                "feedback": self.standing.owed if feedback else "",
                 "seconds": 0.0 if plan.pace == "fixed" else max(1e-3, round(tally.seconds, 3)),
             }
-            contribution = contributions.make(header, update, plan.codec_of(self.site), self.key, self.feedback)
+            contribution = contributions.make(header, update, plan.codec_of(self.site), self.key, feedback)
             early = early_steps(plan, state, self.site)
-            kept = pack(number, self.loop, self.feedback, local if plan.overlap.goes_on else None, early)
-        self.inner, self.owed, self.trained = "kept", "kept", number
-        return Made(contribution, kept, early, terms)
+            return Made(contribution, self.standing.stand(number, early), early, terms)
 
     def _begin(self, state: ChainState, terms: TermsHead, batches: list[list[Place]], ahead: Ahead | None) -> Tally:
         """Put the parameters in place that a span begins or goes on with; return what was trained of it already."""
-        base = merge.parameters(state.tensors)
         if not self.plan.overlap.goes_on or state.round == 0:
-            self.loop.load_parameters(base)
+            self.loop.load_parameters(merge.parameters(state.tensors))
             return Tally()
-        early = ahead.early if ahead else self.early
+        early = ahead.early if ahead else self.standing.early
         if early is not None and not early.holds(state, batches):
             early = None
         if ahead is not None and (early is None or ahead.terms.sha != terms.sha):
-            self._restore(state)  # taken for nothing: as if they had not been
+            self.standing.restore(state)  # taken for nothing: as if they had not been
             ahead = None
         tally = ahead.tally if ahead else Tally()
         if early is not None and ahead is None:
             self._steps(list(early.batches), tally, early.clock, self._check_stop)
-        # Steps of its own since: mixed with what arrived. None: taken as it is.
-        alpha = self.plan.overlap.alpha if early is not None else None
-        names = names_in(self.plan, base, state.round)
-        self.loop.load_parameters(taken(self.loop.parameters(), base, names, alpha))
+        self.standing.take(state, mixing=early is not None)
         return tally
 
     def _steps(self, batches: Sequence[Sequence[Place]], tally: Tally, clock: Clock, look: Callable[[], None]) -> None:
@@ -283,6 +276,7 @@ class SiteWorker:
             if made is not None:
                 with spans.span("transfer"):
                     self._publish(number, made)
+            self._send_telemetry()
             return self.follower.await_commit(state, look)
 
         work = Behind(behind, f"{self.site}-{number}")
@@ -292,9 +286,15 @@ class SiteWorker:
                 answer = work.result(partial(self._look, number))
         finally:
             work.leave()
-        if answer is not None:
-            self.kept.telemetry(number, spans)
-        return answer, ahead if answer else None, after if answer else spans
+        if answer is None:
+            return None, None, spans
+        self._telemetry.append((number, spans))
+        return answer, ahead, after
+
+    def _send_telemetry(self) -> None:
+        """Keep where the time of past rounds went."""
+        while self._telemetry:
+            self.kept.telemetry(*self._telemetry.pop(0))
 
     def _publish(self, number: int, made: Made) -> None:
         # The optimizer's state is safe before the contribution is seen: killed in between, the site trains the
@@ -306,7 +306,7 @@ class SiteWorker:
     def _go_ahead(self, made: Made, work: Behind, spans: Spans) -> Ahead:
         """Take the early steps of the round after the one just published."""
         assert made.early is not None
-        self.trained = -1  # in no round: what the loop holds is kept, or restored
+        self.standing.round = None
 
         def look() -> None:
             self._check_stop()
@@ -328,41 +328,7 @@ class SiteWorker:
         self.carried = state.round < self.plan.rounds and not refused and self.late.carry(state, terms.sha)
         if not self.carried:
             self.late.forget(state)
-            self._restore(state)
-
-    def _restore(self, state: ChainState) -> None:
-        """Load the inner optimizer's state of the last round, and what is owed; without it, begin clean and say so."""
-        self.loop.load_parameters(merge.parameters(state.tensors))
-        self.loop.reset()
-        self.feedback = self._fresh_feedback()
-        self.trained, self.early = state.round, None
-        if state.round == 0:
-            self.inner, self.owed = "new", "new"
-            return
-        # Lost or damaged, not out of reach: that would end this process, and the next would find it again.
-        self.inner = "kept" if self.kept.load_inner(state.round, self.loop) else "clean"
-        if self.plan.overlap.goes_on and self.inner == "kept":
-            self._restore_local(state)
-        if self.feedback is not None:
-            self.owed = "kept" if self.kept.load_feedback(state.round, self.feedback) else "clean"
-
-    def _restore_local(self, state: ChainState) -> None:
-        """Put the site's own parameters in place, but for what commits since have changed; without them, the outer."""
-        local = self.kept.load_local(state.round)
-        outer = merge.parameters(state.tensors)
-        if local is None or local.parameters.keys() != outer.keys():
-            return
-        # Work that did not count was forgotten: what is kept may lie rounds back.
-        names = {n for number in range(local.round, state.round) for n in names_in(self.plan, outer, number)}
-        self.loop.load_parameters(taken(local.parameters, outer, tuple(sorted(names)), None))
-        self.early = local.early if local.round == state.round else None
-
-    def _fresh_feedback(self) -> Feedback | None:
-        """Return error feedback that owes nothing yet; None where the plan has none."""
-        decay = self.plan.feedback_of(self.site)
-        if decay == 0:
-            return None
-        return Feedback(decay, {n: t.shape for n, t in self.loop.parameters().items()})
+            self.standing.restore(state)
 
     def _lease(self, number: int, step: int, tokens: int, loss: float, done: bool = False) -> None:
         facts = {"round": number, "step": step, "steps": self.steps, "tokens": tokens, "done": done}

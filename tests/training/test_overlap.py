@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,20 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from data_contracts.catalog.terms_chain import put_terms, read_terms
 from tests.training.making import contribute, make_run, write_commit
 from tests.training.test_codec_run import finish, headers, replanned
-from tests.training.test_worker import CONFIG, SITES, as_in_a_process, chain, handed, planned, recount, worker
+from tests.training.test_worker import (
+    CONFIG,
+    SITES,
+    as_in_a_process,
+    chain,
+    planned,
+    process,
+    recount,
+    wait_for,
+    worker,
+)
 from training.planning import RunConfig
 from training.process import Stopped
 from training.rounds import ledger
@@ -138,14 +150,64 @@ def exists(workspace: Workspace, plan: Plan, number: int) -> bool:
     return workspace.home.exists(f"runs/{plan.run}/commits/{number:06d}.json")
 
 
-@pytest.mark.parametrize("overlap", [{"fragments": 2}, {"delay_steps": 6, "alpha": 0.0}])
-def test_fragments_alone_and_a_delay_as_long_as_the_round_are_verified_runs(
-    planned: Path, tmp_path: Path, overlap: dict[str, Any]
+@pytest.mark.parametrize(
+    ("overlap", "changes"),
+    [
+        ({"fragments": 2}, {}),
+        ({"delay_steps": 6, "alpha": 0.0}, {}),
+        # What a site's own clock measured decides its steps: early steps may be too many, or others than it then takes.
+        ({"delay_steps": 3}, {"pace": "speed"}),
+    ],
+)
+def test_fragments_alone_a_delay_as_long_as_the_round_and_paces_by_speed_are_verified_runs(
+    planned: Path, tmp_path: Path, overlap: dict[str, Any], changes: dict[str, Any]
 ) -> None:
-    workspace, plan = replanned(planned, tmp_path / "home", overlap=Overlap(**overlap), rounds=3)
+    workspace, plan = replanned(planned, tmp_path / "home", overlap=Overlap(**overlap), rounds=3, **changes)
     finish(begin(workspace, plan, *SITES))
     assert_exact(workspace, plan)
-    assert len(handed(workspace)) == 3 * 3 * 6
+
+
+def test_terms_that_change_while_a_round_is_on_its_way_begin_it_again(planned: Path, tmp_path: Path) -> None:
+    workspace, plan = replanned(planned, tmp_path / "home", **BOTH)
+    before = len(read_terms(workspace.home, plan.owner).chain)
+
+    def changes() -> bool:
+        """Once north has its early steps of round 2, and nobody else has contributed to round 1."""
+        if len(read_terms(workspace.home, plan.owner).chain) == before:
+            contract = workspace.contract("test/notes")
+            put_terms(workspace.home, contract.id, replace(contract.terms, attribution="Nobody"), workspace.owner)
+        return False
+
+    def watched() -> bool:
+        return bool(handed_by(workspace, "north", 2)) and changes()
+
+    north = begin(workspace, plan, "north", stop=watched)
+    wait_for(lambda: len(read_terms(workspace.home, plan.owner).chain) > before)
+    finish([*north, *begin(workspace, plan, "east", "west")])
+    assert_exact(workspace, plan)
+    assert len(handed_by(workspace, "north", 1)) == len(handed_by(workspace, "north", 2)) == 2
+    assert {h.inner for h in headers(workspace, plan)[1]} == {"kept"}
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("as_in_a_process")
+def test_a_process_killed_in_its_early_steps_leaves_no_trace(planned: Path, tmp_path: Path) -> None:
+    calm, plan = replanned(planned, tmp_path / "calm", **BOTH)
+    finish(begin(calm, plan, *SITES))
+    wild, _ = replanned(planned, tmp_path / "wild", **BOTH)
+    victim = process(wild, plan, "north")
+    wait_for(lambda: handed_by(wild, "north", 2))
+    victim.kill()
+    victim.wait()
+    others = begin(wild, plan, "east", "west")
+    victim = process(wild, plan, "north")
+    wait_for(lambda: handed_by(wild, "north", 3))
+    victim.kill()
+    victim.wait()
+    assert process(wild, plan, "north").wait(timeout=180) == 0
+    finish(others)
+    assert chain(wild, plan) == chain(calm, plan)
+    assert_exact(wild, plan)
 
 
 def test_a_plan_that_names_no_overlap_is_the_plan_of_before(tmp_path: Path) -> None:
