@@ -46,6 +46,7 @@ COMMANDS = {
     "shards list": ("shards:list_", "What lies where: data set, region, split, shards, tokens, bytes."),
     "shards verify": ("shards:verify", "Read every shard and check it: bytes, terms in force, curated rows."),
     "train": ("train:train", "Train a run over its sites; run again, it goes on. Also: pause, resume, cancel."),
+    "watch": ("watch:watch", "Watch a run live, from any machine that can read the home store."),
     "train pause": ("train:pause", "Let a run end after the round under way."),
     "train resume": ("train:resume", "Let a paused run go on from its chain."),
     "train cancel": ("train:cancel", "End a run for good at the rounds it has."),

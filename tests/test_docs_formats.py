@@ -143,7 +143,11 @@ def test_every_object_that_a_run_leaves_has_a_row_on_the_page(generator: ModuleT
 def test_an_object_carries_its_format(name: str) -> None:
     value = EXAMPLES[name]
     metadata = value.get("metadata", {})
-    expected = {"partition version": "2", "contract in use": "2", "data set version": "3", "shard manifest": "2"}.get(
-        name, "1"
-    )
+    expected = {
+        "partition version": "2",
+        "contract in use": "2",
+        "data set version": "3",
+        "shard manifest": "2",
+        "telemetry": "2",
+    }.get(name, "1")
     assert str(value.get("format") or metadata.get("format") or metadata.get("causeway.format")) == expected

@@ -3,7 +3,7 @@
 runs/<run>/inner/<site>-000042.safetensors        the inner optimizer after a round, what is owed, and with overlap
                                                   the site's own parameters; two stay
 runs/<run>/leases/<site>.json                     heartbeat; replaced
-runs/<run>/telemetry/000042/<site>.json           spans of a round
+runs/<run>/telemetry/000042/<site>.json           spans and figures of a round
 """
 
 from __future__ import annotations
@@ -179,9 +179,10 @@ class Kept:
         except StoreError:
             self._beat = time.monotonic() + REST_S
 
-    def telemetry(self, number: int, spans: Spans) -> None:
-        """Keep where the time of a round went."""
-        facts = {"format": 1, "site": self.site, "round": number, "attempt": self.attempt, "spans": spans.spans}
+    def telemetry(self, number: int, spans: Spans, figures: Mapping[str, Any]) -> None:
+        """Keep where the time of a round went, and its figures (training/telemetry.py)."""
+        facts = {"format": 2, "site": self.site, "round": number, "attempt": self.attempt, "spans": spans.spans}
+        facts["figures"] = dict(figures)
         self.store.put(f"runs/{self.run}/telemetry/{number:06d}/{self.site}.json", canonical_json(facts))
 
     def _inner_key(self, number: int) -> str:

@@ -20,7 +20,8 @@ class Tally:
     """What came of a span's steps so far.
 
     `tokens` are targets by data set, `nats` their summed loss, `skipped` (lane, lane index) that could not be read;
-    `seconds` are those of the steps and of the data for them, by the monotonic clock.
+    `norms` the sum of the steps' gradient norms; `seconds` are those of the steps and of the data for them,
+    by the monotonic clock.
     """
 
     done: int = 0
@@ -28,6 +29,7 @@ class Tally:
     nats: float = 0.0
     skipped: list[Place] = field(default_factory=list)
     seconds: float = 0.0
+    norms: float = 0.0
 
     @property
     def count(self) -> int:
@@ -68,6 +70,7 @@ def train_steps(
             inputs, targets = inputs_targets(batch)
             result = loop.step(inputs, targets, *clock(tally.done))
             tally.nats += result.loss * result.tokens
+            tally.norms += result.grad_norm
             for owner, count in zip(loader.owners(batch), (targets >= 0).sum(axis=1).tolist(), strict=True):
                 if count:
                     tally.tokens[owner] = tally.tokens.get(owner, 0) + count

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ from training.shards.loader import Loader
 from training.shards.schedule import in_batches, ranges
 from training.span import Place, Tally, train_steps
 from training.standing import Standing
+from training.telemetry import Gauge
 
 __all__ = ["Left", "Paused", "SiteWorker", "Stopped"]
 
@@ -64,6 +65,7 @@ class Made:
     kept: bytes
     early: Early | None
     terms: TermsHead
+    grad_norm: float
 
 
 @dataclass(frozen=True)
@@ -119,12 +121,15 @@ class SiteWorker:
         self.recipe = InnerRecipe.model_validate({**self.plan.inner, "dtype": own})
         self.loop = self.make_loop(models.ModelSpec.model_validate(self.plan.model), self.plan.seed, self.recipe)
         self.device = device_words(self.loop.device.type, own, planned_recipe.dtype, self.form, self.ranks)
+        self.gauge = Gauge(
+            models.ModelSpec.model_validate(self.plan.model), own, self.loop.device, self.ranks, self.device
+        )
         self.closer = Closer(self.plan, self.site, self.home, {**self.peers, self.site: self.store}, self.key)
         self.steps = planned(self.plan, 1)
         self._begun: dict[int, int] = {}
         self.kept = Kept(self.store, self.plan.run, self.site, self.attempt)
         self.standing = Standing(self.plan, self.site, self.loop, self.kept)
-        self._telemetry: list[tuple[int, Spans]] = []
+        self._telemetry: list[tuple[int, Spans, dict[str, Any]]] = []
         self.late, self.carried = Late(self.plan, self.site, self.store, self.key, self.kept), False
         self.follower = Follower(self.plan, self.site, self.home, self.store, self.closer)
 
@@ -224,7 +229,8 @@ class SiteWorker:
             }
             contribution = contributions.make(header, update, plan.codec_of(self.site), self.key, feedback)
             early = early_steps(plan, state, self.site)
-            return Made(contribution, self.standing.stand(number, early), early, terms)
+            norm = tally.norms / max(1, tally.done)
+            return Made(contribution, self.standing.stand(number, early), early, terms, norm)
 
     def _begin(self, state: ChainState, terms: TermsHead, batches: list[list[Place]], ahead: Ahead | None) -> Tally:
         """Put the parameters in place that a span begins or goes on with; return what was trained of it already."""
@@ -269,7 +275,7 @@ class SiteWorker:
             with spans.span("wait"):
                 answer = self.follower.await_commit(state, partial(self._look, number))
             if answer is not None:
-                self.kept.telemetry(number, spans)
+                self.kept.telemetry(number, spans, self._figures(spans, made))
             return answer, None, after if answer else spans
 
         def behind(look: Callable[[], None]) -> Answer | None:
@@ -288,8 +294,12 @@ class SiteWorker:
             work.leave()
         if answer is None:
             return None, None, spans
-        self._telemetry.append((number, spans))
+        self._telemetry.append((number, spans, self._figures(spans, made)))
         return answer, ahead, after
+
+    def _figures(self, spans: Spans, made: Made | None) -> dict[str, Any]:
+        contribution, norm = (made.contribution, made.grad_norm) if made else (None, None)
+        return asdict(self.gauge.figures(spans.spans, contribution, norm))
 
     def _send_telemetry(self) -> None:
         """Keep where the time of past rounds went."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -19,6 +19,7 @@ from data_contracts.policy import Purpose
 from data_contracts.rules import row_rules
 from flows.report.facts import (
     ChainCheck,
+    Change,
     Command,
     DataSet,
     Evaluation,
@@ -29,11 +30,13 @@ from flows.report.facts import (
     Placement,
     PolicyCheck,
     Refusal,
+    RoundSite,
     RunFacts,
     Site,
     Span,
     Transfer,
 )
+from flows.report.rounds import changes, read_amendments, read_kept, round_sites
 from training.checker import Checked
 from training.evaluate_site import summaries_of
 from training.model import ModelSpec, count_parameters
@@ -58,13 +61,20 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
         RoundError: there is no such run.
     """
     plan = read_plan(workspace.home, run)
+    kept = read_kept(workspace, plan)
     state, committed = start_state(workspace.home, plan), []
-    for after, _, inputs in replay(workspace.home, plan, state):
+    rows: list[RoundSite] = []
+    changed = [Change(1, f"{site} joins later") for site in plan.later]
+    for after, document, inputs in replay(workspace.home, plan, state):
+        amendments = read_amendments(workspace, plan, after) if document["amendments"] else {}
+        changed += changes(plan, state, after, document, amendments)
+        figures = {at: facts.get("figures", {}) for at, facts in kept.items()}
+        rows += round_sites(plan, document, inputs, figures)
         state = after
         committed.append((after.round, inputs))
     named = named_versions(plan, state.openings)
     versions = [read_version(workspace.home, dataset, sha) for sha, dataset in named.items()]
-    spans, began, ended = _spans(workspace, plan)
+    spans, began, ended = _spans(kept)
     steps, walk = _lineage(workspace, plan, state.round)
     return RunFacts(
         run=run,
@@ -91,6 +101,8 @@ def collect(workspace: Workspace, run: str, policy: Checked | None, chain: Verif
             Command("causeway check", "count violations of policy in every store"),
             Command("causeway demo", "run again: what is there is not made again"),
         ),
+        round_sites=tuple(rows),
+        changes=tuple(changed),
         environment={
             "python": platform.python_version(),
             "torch": package_version("torch"),
@@ -182,14 +194,13 @@ def _placements(workspace: Workspace, plan: Plan, versions: list[DatasetVersion]
             yield Placement(dataset, site.name, decision.allowed, decision.reasons, tokens, len(mine))
 
 
-def _spans(workspace: Workspace, plan: Plan) -> tuple[list[Span], float, float]:
+def _spans(kept: Mapping[tuple[int, str], Mapping[str, Any]]) -> tuple[list[Span], float, float]:
     """Return the sites' spans, and the wall times at which the first began and the last ended."""
-    raw: list[tuple[str, int, str, float, float]] = []
-    for listed in plan.sites:
-        store = workspace.store(listed.name)
-        for key in [k for k, _ in store.list(f"runs/{plan.run}/telemetry") if k.endswith(f"/{listed.name}.json")]:
-            facts = store.get_json(key)
-            raw += [(listed.name, facts["round"], kind, start, end) for kind, start, end in facts["spans"]]
+    raw = [
+        (site, number, kind, start, end)
+        for (number, site), facts in kept.items()
+        for kind, start, end in facts["spans"]
+    ]
     if not raw:
         now = dt.datetime.now(dt.UTC).timestamp()
         return [], now, now

@@ -97,6 +97,44 @@ class Span:
 
 
 @dataclass(frozen=True)
+class RoundSite:
+    """What one site did in one round; `outcome` is `counted`, `late`, or `refused: ` and why.
+
+    `device` is what the signed header says, with the plan's dtype. Figures that the site kept itself, or that nobody
+    measured, are None; `mfu_note` and `energy` say how the figure beside them is known, or why it is not.
+    """
+
+    round: int
+    site: str
+    outcome: str
+    tokens: int = 0
+    loss: float | None = None
+    weight: float = 0.0
+    norm: float | None = None
+    device: str = ""
+    bytes_out: int = 0
+    grad_norm: float | None = None
+    compute_s: float | None = None
+    wait_s: float | None = None
+    encode_s: float | None = None
+    transfer_s: float | None = None
+    utilisation: float | None = None
+    mfu: float | None = None
+    mfu_note: str = ""
+    energy_j: float | None = None
+    energy: str = ""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changed from a round on: a site that joins or leaves, an amendment, a site's admission."""
+
+    round: int
+    what: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Held-out bits per byte of one data set (lower is better), over `text_bytes` bytes of `documents` documents.
 
@@ -196,6 +234,8 @@ class RunFacts:
     policy: PolicyCheck | None = None
     chain: ChainCheck | None = None
     commands: tuple[Command, ...] = ()
+    round_sites: tuple[RoundSite, ...] = ()
+    changes: tuple[Change, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     format: int = 1
 

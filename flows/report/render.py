@@ -14,6 +14,7 @@ from flows.report.facts import DataSet, Evaluation, LineageNode, RunFacts
 from flows.report.words import count, duration, share, short, size
 
 _WALK_NAMES = 3
+_ROUND_ROWS = 300
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def render(facts: RunFacts) -> str:
         matrix=placement_matrix(facts),
         rulings={d.name: rulings(facts, d.name) for d in facts.data_sets},
         activity=activity(facts),
+        rounds=rounds_shown(facts),
         walk=walk_levels(facts.lineage_walk),
         transfers={s.name: [t for t in facts.transfers if t.site == s.name] for s in facts.sites},
         licences=licences,
@@ -207,6 +209,19 @@ def activity(facts: RunFacts) -> list[dict[str, Any]]:
         whole = max(s.end_s for s in spans) - min(s.start_s for s in spans)
         rows.append({"site": site.name, **seconds, "share": share(seconds["compute"], whole)})
     return rows
+
+
+def rounds_shown(facts: RunFacts) -> dict[str, Any]:
+    """Return the last rows of the table of rounds, how many are left out, and how its figures are known, each once."""
+    rows = facts.round_sites[-_ROUND_ROWS:]
+    notes: dict[str, set[str]] = defaultdict(set)
+    for r in rows:
+        if r.mfu_note:
+            notes[f"MFU: {r.mfu_note}."].add(r.site)
+        if r.energy:
+            notes[f"Energy {r.energy}."].add(r.site)
+    said = [f"{', '.join(sorted(sites))}: {note}" for note, sites in sorted(notes.items())]
+    return {"rows": rows, "left_out": len(facts.round_sites) - len(rows), "notes": said}
 
 
 def walk_levels(nodes: tuple[LineageNode, ...]) -> list[WalkLevel]:

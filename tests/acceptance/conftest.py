@@ -92,6 +92,7 @@ LONGEST = (
     "test_ui",
     "test_faults",
     "test_object_stores",
+    "test_mixed",
     "test_tutorial",
     "test_own_data",
     "test_secured",

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +25,17 @@ from tests.acceptance.api import free_port
 from tests.acceptance.conftest import start, wait_for
 
 POOLS = ("home", "east", "north")
-# Deployment, its module's function, its pool.
-DEPLOYMENTS = [
-    ("train/train", "flows.train.train", "home"),
-    ("evaluate/evaluate", "flows.evaluate.evaluate", "home"),
-    *((f"train-site/{site}", "flows.train_site.train_site", site) for site in POOLS[1:]),
-    *((f"evaluate-site/{site}", "flows.evaluate.evaluate_site", site) for site in POOLS[1:]),
-]
+
+
+def deployments(pools: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return deployment, its module's function and its pool: home's, and those of each site."""
+    sites = pools[1:]
+    return [
+        ("train/train", "flows.train.train", "home"),
+        ("evaluate/evaluate", "flows.evaluate.evaluate", "home"),
+        *((f"train-site/{site}", "flows.train_site.train_site", site) for site in sites),
+        *((f"evaluate-site/{site}", "flows.evaluate.evaluate_site", site) for site in sites),
+    ]
 
 
 class Server:
@@ -83,16 +87,16 @@ class Server:
                 start_new_session=True,
             )
 
-    def deploy(self, home: Path) -> None:
+    def deploy(self, home: Path, pools: Sequence[str] = POOLS) -> None:
         """Make pools and deployments, with this home as their default; earlier runs are forgotten."""
         self.since = datetime.now(UTC)
         with self.client() as client:
-            for pool in POOLS:
+            for pool in pools:
                 try:
                     client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
                 except ObjectAlreadyExists:
                     continue
-            for name, entrypoint, pool in DEPLOYMENTS:
+            for name, entrypoint, pool in deployments(pools):
                 flow, _, short = name.partition("/")
                 client.create_deployment(
                     client.create_flow_from_name(flow),

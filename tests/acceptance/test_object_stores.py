@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -88,9 +88,9 @@ def sites_file(folder: Path, rgw: Access, north: Access, west: Access) -> Path:
     return folder
 
 
-def ingest(workspace: Workspace, folder: Path) -> None:
-    """Take in four data sets: one that may lie anywhere, and one for the jurisdiction of each site."""
-    for number, name in enumerate(("free", "se", "sg", "us")):
+def ingest(workspace: Workspace, folder: Path, names: Sequence[str] = ("free", "se", "sg", "us")) -> None:
+    """Take in data sets: one that may lie anywhere, and one for the jurisdiction of each site."""
+    for number, name in enumerate(names):
         zone = "anywhere" if name == "free" else name.upper()
         terms = {
             "purposes": {"permitted": ["pre-training", "evaluation"], "prohibited": []},

@@ -7,6 +7,7 @@ import random
 
 from flows.report.facts import (
     ChainCheck,
+    Change,
     Command,
     DataSet,
     Evaluation,
@@ -17,6 +18,7 @@ from flows.report.facts import (
     Placement,
     PolicyCheck,
     Refusal,
+    RoundSite,
     RunFacts,
     Site,
     Span,
@@ -71,6 +73,11 @@ def made_facts(sites: int = 3, rounds: int = 5, sets: int = 3) -> RunFacts:
                 ("lease", rounds * 4, 188),
                 ("evaluation figures", 1, 2_406),
             )
+        ),
+        round_sites=_rounds(places, rounds),
+        changes=(
+            Change(2, "oregon joins"),
+            Change(3, "amendment: change-weights software/licences=2", "more licences"),
         ),
         lineage_steps=(
             LineageStep("ingest", 58, 57, 1),
@@ -131,6 +138,19 @@ def _placement(name: str, site: Site, row: int, column: int) -> Placement:
         f"residency.storage permits {'EU' if row == 1 else 'anywhere'}, purposes.permitted names commercial pre-training.",
     )
     return Placement(name, site.name, True, why, 410_000 * (row + 1) * (column + 2) // (row * 2 + 1), 4 + row + column)
+
+
+def _rounds(sites: tuple[Site, ...], rounds: int) -> tuple[RoundSite, ...]:
+    found = [
+        RoundSite(
+            n, s.name, "counted", 12_000, 3.2, 1 / len(sites), 0.7, "cuda bfloat16 fsdp-8", 3_671_348, 0.81, 41.5, 6.2, 0.4,
+            3.1, 0.8105, 0.412, "of 989 TFLOP/s, H100, bfloat16", 21_400.0, "measured: NVML",
+        )
+        for n in range(1, rounds + 1)
+        for s in sites
+    ]  # fmt: skip
+    late = RoundSite(rounds, sites[0].name, "late")
+    return (*found, late, RoundSite(rounds, sites[-1].name, "refused: outlying: norm 99 is beyond 12"))
 
 
 def _spans(sites: tuple[Site, ...], rounds: int, rng: random.Random) -> tuple[Span, ...]:

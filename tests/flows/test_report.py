@@ -146,6 +146,27 @@ def test_loss_time_and_evaluation_have_charts_and_numbers() -> None:
     )
 
 
+def test_each_round_says_who_counted_by_what_and_what_changed() -> None:
+    _says(_page(), "rounds", "2oregon joins", "change-weights software/licences=2", "more licences")
+    _says(
+        _page(),
+        "rounds",
+        "counted",
+        "cuda bfloat16 fsdp-8",
+        "12,000",
+        "41.50 · 6.20 · 0.40 · 3.10",
+        "81.0 %",
+        "41.2 %",
+        "21400 J",
+    )
+    _says(_page(), "rounds", "late", "refused: outlying: norm 99 is beyond 12")
+    _says(_page(), "rounds", "MFU: of 989 TFLOP/s, H100, bfloat16.", "Energy measured: NVML.")
+
+
+def test_the_table_of_a_long_run_has_its_last_rows_and_says_what_is_left_out() -> None:
+    _says(render(made_facts(rounds=200)), "rounds", "302 earlier rows are left out", "200")
+
+
 def test_a_chart_shows_its_numbers_unrounded() -> None:
     charts = "".join(re.findall(r"<svg.*?</svg>", _section(_page(), "evaluation"), re.DOTALL))
     assert ">8.020<" in charts and ">2.610<" in charts
