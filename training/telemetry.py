@@ -56,7 +56,8 @@ ACCELERATORS = (
 class Figures:
     """A round at a site. Seconds are sums over spans; `energy_j` are joules, `energy` says how they are known.
 
-    `utilisation` is compute / (compute + wait + encode + transfer). `mfu` is model FLOPs utilisation: 6 FLOP a
+    `utilisation` is compute / (compute + wait + encode + transfer), transfer only where it held up training.
+    `mfu` is model FLOPs utilisation: 6 FLOP a
     parameter and 12 x layers x width x window for attention, a token (2204.02311, appendix B), over the device's peak.
     `grad_norm` is the mean over the steps, before clipping. What a process that only followed cannot know is None.
     """
@@ -89,10 +90,15 @@ class Gauge:
         self._meter = energy_meter(device, ranks)
         self._last = self._meter.read() if self._meter else None
 
-    def figures(self, spans: Sequence[Span], made: Contribution | None, grad_norm: float | None) -> Figures:
-        """Return the figures of a round; `made` is what this process contributed to it, if it did."""
+    def figures(
+        self, spans: Sequence[Span], made: Contribution | None, grad_norm: float | None, beside: bool = False
+    ) -> Figures:
+        """Return the figures of a round; `made` is what this process contributed to it, if it did.
+
+        `beside`: transfer went on while the site trained or waited, and held nothing up.
+        """
         seconds = {kind: sum(end - start for k, start, end in spans if k == kind) for kind in KINDS}
-        whole = sum(seconds.values())
+        whole = sum(seconds.values()) - (seconds["transfer"] if beside else 0)
         header = made.header if made else None
         mfu, note = self._mfu(header.tokens if header else 0, seconds["compute"])
         joules, how = self._energy(seconds["compute"])

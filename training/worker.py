@@ -299,7 +299,7 @@ class SiteWorker:
 
     def _figures(self, spans: Spans, made: Made | None) -> dict[str, Any]:
         contribution, norm = (made.contribution, made.grad_norm) if made else (None, None)
-        return asdict(self.gauge.figures(spans.spans, contribution, norm))
+        return asdict(self.gauge.figures(spans.spans, contribution, norm, self.plan.overlap.delay_steps > 0))
 
     def _send_telemetry(self) -> None:
         """Keep where the time of past rounds went."""

@@ -62,3 +62,11 @@ def test_the_energy_counters_of_packages_are_added_and_may_begin_again(tmp_path:
     assert now is not None
     assert meter.between(before, now) == pytest.approx(2.5 + 1.5)
     assert Rapl(tmp_path / "nothing").read() is None
+
+
+def test_transfer_beside_training_holds_nothing_up() -> None:
+    gauge = Gauge(SPEC, "float32", torch.device("cpu"), 1, "cpu")
+    spans = [("compute", 0.0, 6.0), ("transfer", 6.0, 10.0), ("wait", 8.0, 10.0)]
+    assert gauge.figures(spans, None, None).utilisation == 0.5
+    beside = gauge.figures(spans, None, None, beside=True)
+    assert (beside.utilisation, beside.transfer_s) == (0.75, 4.0)
