@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import acreate_progress_artifact, acreate_table_artifact, aupdate_progress_artifact
+from prefect.artifacts import (
+    acreate_link_artifact,
+    acreate_progress_artifact,
+    acreate_table_artifact,
+    aupdate_progress_artifact,
+)
 from prefect.states import Completed
 
 from data_contracts.errors import ObjectMissing, StoreError
@@ -26,6 +31,17 @@ from training.steps import record_round
 from training.workspace import Workspace
 
 POLL_S = 0.4
+SHOWN_FIGURES = (
+    "grad_norm",
+    "compute_s",
+    "wait_s",
+    "encode_s",
+    "transfer_s",
+    "utilisation",
+    "mfu",
+    "energy_j",
+    "energy",
+)
 
 
 @dataclass
@@ -66,6 +82,7 @@ async def train(home: str, run: str, loader_log: str | None = None, deployed: bo
         else SiteProcesses(workspace, plan, Path(loader_log) if loader_log else None, logger)
     )
     begun = False
+    waiting: list[dict[str, Any]] = []
     await shown.progress(0.0)
     try:
         while True:
@@ -77,7 +94,10 @@ async def train(home: str, run: str, loader_log: str | None = None, deployed: bo
                 await asyncio.to_thread(record_round, workspace, plan, after.round, after.state_sha, inputs)
                 state = after
                 losses = {c.header.site: c.header.loss for c in inputs}
-                done.rows += [_row(document, c.header, after.round) for c in inputs]
+                # What the sites keep of a round is there once they are in the next one.
+                await _show_rounds(workspace, shown, waiting)
+                waiting = [_row(document, c.header, after.round) for c in inputs]
+                done.rows += waiting
                 logger.info(
                     "round %d of %d: %s, result %s", after.round, plan.rounds, _sites(losses), after.state_sha[:12]
                 )
@@ -99,7 +119,9 @@ async def train(home: str, run: str, loader_log: str | None = None, deployed: bo
     finally:
         await sites.close()
     done.rounds, done.state, done.restarts = state.round, state.state_sha, sites.restarts
+    await _show_rounds(workspace, shown, waiting)
     await shown.table(done.rows)
+    await shown.link(workspace.root / "reports" / f"{run}.html")
     if done.ended != "whole":
         # Not a failure: somebody wanted it so. The caller gets `done`, the UI shows the name.
         name = PAUSED if done.ended == "paused" else "Stopped"
@@ -124,6 +146,18 @@ class _Shown:
             else:
                 await aupdate_progress_artifact(artifact_id=self._artifact, progress=100.0 * share)
 
+    async def round(self, rows: list[dict[str, Any]]) -> None:
+        """Show one round: a version of one artifact, so that its history is the run."""
+        with tolerated("table artifact", self.logger):
+            words = f"Round {rows[0]['round']} of {self.run}"
+            await acreate_table_artifact(table=rows, key="train-round", description=words)
+
+    async def link(self, report: Path) -> None:
+        """Show where the report is."""
+        with tolerated("link artifact", self.logger):
+            words = f"Report of {self.run}, once made: causeway report {self.run}"
+            await acreate_link_artifact(link=report.absolute().as_uri(), key="train-report", description=words)
+
     async def table(self, rows: list[dict[str, Any]]) -> None:
         """Show one row a round and site."""
         if rows:
@@ -138,6 +172,22 @@ def _news(
     return list(replay(workspace.home, plan, state))
 
 
+async def _show_rounds(workspace: Workspace, shown: _Shown, rows: list[dict[str, Any]]) -> None:
+    """Show the rows of a round, with what the sites measured of it where their stores can be read."""
+    if rows:
+        for row in rows:
+            row |= await asyncio.to_thread(_figures, workspace, shown.run, row["round"], row["site"])
+        await shown.round(rows)
+
+
+def _figures(workspace: Workspace, run: str, number: int, site: str) -> dict[str, Any]:
+    try:
+        kept = workspace.store(site).get_json(f"runs/{run}/telemetry/{number:06d}/{site}.json").get("figures", {})
+    except (ObjectMissing, StoreError):
+        return {}
+    return {name: kept[name] for name in SHOWN_FIGURES if name in kept}
+
+
 def _row(document: dict[str, Any], header: Header, number: int) -> dict[str, Any]:
     weight = next(i["weight"] for i in document["inputs"] if i["site"] == header.site)
     return {
@@ -148,6 +198,7 @@ def _row(document: dict[str, Any], header: Header, number: int) -> dict[str, Any
         "norm": round(header.norm, 4),
         "weight": round(weight, 4),
         "bytes": header.payload_bytes,
+        "device": header.device,
         "committer": document["committer"],
     }
 

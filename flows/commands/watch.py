@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 SHOWN_EVENTS = 8
 SILENT_S = 20.0
+BAR = 60
 
 
 def watch(
@@ -108,7 +109,6 @@ def _live(watching: Watch, picture: Picture) -> int:
 def drawn(picture: Picture, fault: str = "") -> RenderableType:
     """Return the picture as lines and a table. What comes from stores is text, never rich's markup."""
     from rich.console import Group
-    from rich.progress_bar import ProgressBar
     from rich.table import Table
     from rich.text import Text
 
@@ -126,7 +126,8 @@ def drawn(picture: Picture, fault: str = "") -> RenderableType:
         said.insert(0, f"  ... {more:,} before; --json has all")
     by = f"; last commit by {picture.committer}" if picture.committer else ""
     lines = [f"{picture.tokens:,} tokens committed{loss}{by}", *([fault] if fault else [])]
-    bar = ProgressBar(total=picture.rounds, completed=picture.round, width=60)
+    full = BAR * picture.round // picture.rounds
+    bar = Text("━" * full, style="green").append("─" * (BAR - full), style="dim")
     return Group(Text(head, style="bold"), bar, Text("\n".join(lines)), table, Text("\n".join(said)))
 
 

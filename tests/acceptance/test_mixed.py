@@ -6,6 +6,7 @@ and leaves at round 9; the weights change at round 7, and a data set version is 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.conftest import run, run_json, wait_for, workers_of
@@ -201,3 +203,16 @@ def test_the_report_shows_each_of_these_facts(mixed: Mixed) -> None:
     known = re.findall(r"((?:lab|north|west)(?:, (?:north|west))*): Energy (?:measured|estimated)", said)
     assert {site for sites in known for site in sites.split(", ")} == {"lab", "north", "west"}
     assert "MFU: the peak of " in said
+
+
+def test_the_server_shows_progress_a_table_a_round_and_where_the_report_is(mixed: Mixed) -> None:
+    asked = httpx.post(f"{mixed.server.url}/artifacts/filter", json={"limit": 200, "sort": "CREATED_DESC"})
+    found = asked.raise_for_status().json()
+    kept = {key: [a["data"] for a in found if a["key"] == key] for key in ("train-progress", "train-round")}
+    assert kept["train-progress"] == [100.0]
+    (report,) = [a["data"] for a in found if a["key"] == "train-report"]
+    assert mixed.page.as_uri() in report
+    tables = [json.loads(data) for data in reversed(kept["train-round"])]
+    assert [{row["round"] for row in rows} for rows in tables] == [{number} for number in range(1, 13)]
+    assert {row["site"] for row in tables[5]} == {"lab", "north", "west"}
+    assert all(0 < row["utilisation"] <= 1 and row["compute_s"] > 0 and row["energy"] for row in tables[5])
