@@ -8,12 +8,15 @@ import json
 import os
 import platform
 import sys
+import time
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from benchmarks.lab import Skipped
 
-NAMES = ("validation", "orchestration", "loading", "codec", "placement", "sharding")
+NAMES = ("validation", "orchestration", "loading", "codec", "placement", "sharding", "parity")
+RESULTS = Path(__file__).parent / "results"  # of the long forms, committed: NAME.json
 
 
 def main() -> int:
@@ -22,6 +25,7 @@ def main() -> int:
     parser.add_argument("name", choices=(*NAMES, "all"))
     parser.add_argument("--quick", action="store_true", help="a smaller workload, same keys, under 50 s on 2 cores")
     parser.add_argument("--page", type=Path, help="write the figures as a page, such as docs/benchmarks.md")
+    parser.add_argument("--keep", action="store_true", help="keep the figures in benchmarks/results/NAME.json")
     options = parser.parse_args()
     results = []
     for name in NAMES if options.name == "all" else (options.name,):
@@ -32,6 +36,10 @@ def main() -> int:
         machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
         form = "quick" if options.quick else "long"
         results.append({"benchmark": name, "form": form, **figures, "on": machine})
+        if options.keep:
+            kept = {**results[-1], "date": time.strftime("%Y-%m-%d", time.gmtime())}
+            RESULTS.mkdir(exist_ok=True)
+            (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
     if options.page:
         options.page.write_text(page(results))
     for result in results:
@@ -48,12 +56,24 @@ def page(results: list[dict[str, Any]]) -> str:
     ]
     lines += ["ratios compare with a peer in the same run, since the machines are noisy."]
     for r in results:
-        doc = importlib.import_module(f"benchmarks.{r['benchmark']}").__doc__ or ""
-        lines += ["", f"## {r['benchmark']}", "", doc.strip(), "", "| figure | value |", "|---|---|"]
-        lines += [f"| `{k}` | {json.dumps(v)} |" for k, v in r.items() if k not in ("benchmark", "on")]
-        on = r["on"]
-        lines += ["", f"On {on['cores']} cores, {on['machine']}, Python {on['python']}."]
+        module = importlib.import_module(f"benchmarks.{r['benchmark']}")
+        lines += ["", f"## {r['benchmark']}", "", (module.__doc__ or "").strip(), "", *_table(r, module)]
+        path = RESULTS / f"{r['benchmark']}.json"
+        if path.exists():
+            kept = json.loads(path.read_text())
+            lines += ["", f"From `benchmarks/results/{path.name}`, {kept.pop('date')}:", "", *_table(kept, module)]
+            lines += module.tables(kept) if hasattr(module, "tables") else []
     return "\n".join(lines) + "\n"
+
+
+def _table(result: dict[str, Any], module: ModuleType) -> list[str]:
+    shown = {k: json.dumps(v) for k, v in result.items() if k not in ("benchmark", "on")}
+    # A benchmark that has `tables` of its own shows there what is too long for a cell.
+    longest = 160 if hasattr(module, "tables") else None
+    rows = [f"| `{k}` | {v} |" for k, v in shown.items() if longest is None or len(v) <= longest]
+    on = result["on"]
+    machine = f"On {on['cores']} cores, {on['machine']}, Python {on['python']}."
+    return ["| figure | value |", "|---|---|", *rows, "", machine]
 
 
 if __name__ == "__main__":
