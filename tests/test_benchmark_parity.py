@@ -134,7 +134,7 @@ def test_gaps_are_paired_by_seed() -> None:
 
 
 def test_the_figures_of_a_small_form_are_whole_and_shown(setting: Setting, tmp_path: Path) -> None:
-    form = parity.Form(16, 1, 32, 8, _STEPS, 2, ((6, 2), (_STEPS, 1)))
+    form = parity.Form(16, 1, 32, 8, _STEPS, 2, ((6, 2), (_STEPS, 2)))
     record = Record(tmp_path / "runs.jsonl", setting)
     figures = parity.measure(form, record)
     assert figures["losses"]["ours"][0] == round(record.loss(Recipe(**figures["recipe"]), 1, _STEPS), 4)

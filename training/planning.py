@@ -131,12 +131,14 @@ class RunConfig(BaseModel):
         default=[], description="Sites of the plan that are no members until an amendment (amend add-site) adds them"
     )
     model: ModelConfig = ModelConfig()
-    inner: InnerRecipe = InnerRecipe()
+    inner: InnerRecipe = Field(
+        default=InnerRecipe(), description="Inside a site; its optimizer is muon unless said, adamw with a checkpoint"
+    )
     outer: Outer = Outer()
     membership: Membership = Membership()
     overlap: Overlap = Overlap()
     codec: str = Field(
-        default="fp32",
+        default="int4-128",
         description="How updates cross: fp32, bf16, int8-256, topk-4096-64-2, ...; auto: by each site's link to home",
     )
     codecs: dict[str, str] = Field(default={}, description="Another codec of single sites, by name")
@@ -146,7 +148,7 @@ class RunConfig(BaseModel):
     weight_cap: float = Field(default=1.0, gt=0, le=1, description="The most that one site weighs in a round")
     clip: Literal["none", "median"] = Field(default="none", description="Scale updates to at most the median norm")
     window: int = Field(default=256, gt=1, description="Context in tokens")
-    steps: int = Field(default=30, gt=0, description="Inner steps per site and round")
+    steps: int = Field(default=15, gt=0, description="Inner steps per site and round")
     growth: float = Field(
         default=1.0,
         ge=1,
@@ -166,6 +168,17 @@ class RunConfig(BaseModel):
     rounds: int = Field(default=10, gt=0)
     snapshot_every: int = Field(default=5, gt=0)
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _measured(cls, given: Any) -> Any:
+        """What run.toml leaves open is as docs/recipes.md found best; a checkpoint keeps to AdamW: not measured."""
+        if not isinstance(given, dict):
+            return given
+        inner, model = given.get("inner", {}), given.get("model", {})
+        if not isinstance(inner, dict) or not isinstance(model, dict) or model.get("checkpoint"):
+            return given
+        return {**given, "inner": {"optimizer": "muon", **inner}}
 
     @field_validator("purpose")
     @classmethod

@@ -66,9 +66,9 @@ FAULTS = {
     "curriculum of nothing": (GOOD + step(3, weight=0), "curriculum from round 3: one data set needs a weight above 0"),
     "curriculum from 0": (GOOD + step(0), "run.toml: curriculum.0.from_round: "),
     "temperature 0": (GOOD + "temperature = 0\n", "run.toml: temperature: "),
-    "growth without end": (GOOD + "growth = 1.2\n", "a growth above 1 needs a longest of at least 30 steps"),
+    "growth without end": (GOOD + "growth = 1.2\n", "a growth above 1 needs a longest of at least 15 steps"),
     "longest without growth": (GOOD + "longest = 60\n", "growth 1 with longest 60: "),
-    "longest below steps": (GOOD + "growth = 1.2\nlongest = 20\n", "a longest of at least 30 steps"),
+    "longest below steps": (GOOD + "growth = 1.2\nlongest = 12\n", "a longest of at least 15 steps"),
     "shrinking": (GOOD + "growth = 0.9\nlongest = 60\n", "run.toml: growth: "),
     "lengths backwards": (GOOD + length(3, 4) + length(3, 5), "lengths: each begins after the one before it, not at"),
     "length 0": (GOOD + length(3, 0), "run.toml: lengths.0.steps: "),
@@ -132,6 +132,16 @@ def test_a_curriculum_changes_weights_and_leaves_the_others(tmp_path: Path) -> N
     text = TWO + '[weights]\n"test/notes" = 1\n"test/more" = 3\n' + step(4, "test/notes", 0) + step(9, "test/more", 5)
     config = load(tmp_path, text)
     assert [(s.from_round, s.weights) for s in config.curriculum] == [(4, {"test/notes": 0}), (9, {"test/more": 5})]
+
+
+def test_what_is_left_open_is_the_recipe_that_was_measured_best(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert (config.inner.optimizer, config.steps, config.codec) == ("muon", 15, "int4-128")
+    assert (config.outer.method, config.outer.lr, config.outer.momentum) == ("nesterov", 0.7, 0.6)
+    assert load(tmp_path, GOOD + "[inner]\nlr = 1e-3\n").inner.optimizer == "muon"
+    assert load(tmp_path, GOOD + '[inner]\noptimizer = "adamw"\n').inner.optimizer == "adamw"
+    assert load(tmp_path, GOOD + '[model]\ncheckpoint = "old"\n').inner.optimizer == "adamw"
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
 
 
 @pytest.mark.parametrize("name", FAULTS)
