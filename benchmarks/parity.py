@@ -2,7 +2,7 @@
 
 Sites are stepped in one process through the parts that the engine has (inner loop, codecs with error feedback, merge,
 outer optimizer); only the stores are left out. Model, tokens and batch per step are the same for all methods, the
-tokens are bytes of real text, each site has its own data sets, and no window is seen twice. Every method has its inner
+tokens are bytes of real text, and each site has its own data sets. Every method has its inner
 rate swept, until the best is no end of the sweep; recipes go through successive halving first; the last are run with
 three seeds that fix first parameters and order for all methods alike. docs/recipes.md has the tables.
 
@@ -176,7 +176,7 @@ def measure(form: Form, record: Record) -> dict[str, Any]:
         "tokens": record.setting.tokens,
         "steps": steps,
         "sites": record.setting.sites,
-        "text": record.setting.text.name,
+        "text": record.setting.text.name.replace(" | ", "; "),
         "runs_made": record.made,
     }
 
