@@ -282,13 +282,14 @@ def load_run_config(path: Path) -> RunConfig:
 def _begun(workspace: Workspace, plan: Plan) -> Plan | None:
     """Return the run that is this plan but for the head of the terms: another data set's terms begin no new run.
 
-    Nor does a newer permutation: a run goes on with the one that it began with.
+    Nor do a newer permutation and bound of the norms: a run goes on with those that it began with.
     """
     for key, _ in workspace.home.list("runs"):
         run = key.split("/")[1]
         if key.endswith("/plan.json") and run.startswith(f"{plan.name}-"):
             known = read_plan(workspace.home, run)
-            if known.model_copy(update={"terms_head": plan.terms_head, "order": plan.order}) == plan:
+            newer = {name: getattr(plan, name) for name in ("terms_head", "order", "norm_bound")}
+            if known.model_copy(update=newer) == plan:
                 return known
     return None
 
@@ -374,6 +375,7 @@ def make_plan(workspace: Workspace, config: RunConfig, versions: Sequence[Datase
         curriculum=config.curriculum,
         unreadable=config.unreadable,
         later=sorted(config.join_later),
+        norm_bound="robust",
         order=NEWEST_ORDER,
         snapshot_every=config.snapshot_every,
         snapshot0=sha,

@@ -24,6 +24,7 @@ from training.rounds.commit import ChainState, build, check_against, seal
 from training.rounds.contribution import Contribution
 from training.rounds.fragments import exchanged
 from training.rounds.membership import closed_by
+from training.rounds.outliers import outlying
 from training.rounds.plan import Plan
 from training.rounds.run import snapshot_key
 
@@ -59,23 +60,22 @@ class Closer:
         A lost race is no error: the chain is read again by the caller, and the winner may be this site, answered twice.
         """
         terms_head = self._gather(state)
+        good, bad = self._sorted_out(state)
         now = self.clock()
-        if self._quorum_at is None and len(self._good) >= min(self.plan.membership.quorum, len(state.members)):
+        if self._quorum_at is None and len(good) >= min(self.plan.membership.quorum, len(state.members)):
             self._quorum_at = now
         since = now - self._quorum_at if self._quorum_at is not None else 0.0
         applied = set(state.amendments)
         amendments = [a for a in list_amendments(self.home, self.plan) if a.sha not in applied]
         # A site that the owner removed is not waited for: this round's commit brings the removal into force.
         leaving = {a.site for a in amendments if a.kind == "remove-site"}
-        why = closed_by(
-            self.plan.membership, state.members, self._good.keys(), self._bad.keys() | leaving, since, self._past_waits
-        )
+        why = closed_by(self.plan.membership, state.members, good.keys(), bad.keys() | leaving, since, self._past_waits)
         if why is None:
             return False
         if self._ready_at is None:
             self._ready_at = now
         # The turn goes down the list of those that contributed: a site that is gone would only be waited for.
-        turn = sorted(self._good).index(self.site) if self.site in self._good else len(self._good)
+        turn = sorted(good).index(self.site) if self.site in good else len(good)
         if now - self._ready_at < turn * PATIENCE_S:
             return False
         deadline: dict[str, Any] = {"closed_by": why}
@@ -85,15 +85,15 @@ class Closer:
         made = build(
             self.plan,
             state,
-            list(self._good.values()),
+            list(good.values()),
             terms_head=terms_head,
-            refusals=[self._bad[name] for name in sorted(self._bad) if name not in self._good],
+            refusals=[bad[name] for name in sorted(bad) if name not in good],
             amendments=amendments,
             deadline=deadline,
             committer=self.site,
             supersedes=slot.supersedes,
         )
-        for one in self._good.values():
+        for one in good.values():
             contributions.copy_input(self.home, one)
         document, after = seal(made, self.key)
         if after.round % self.plan.snapshot_every == 0 or after.round == self.plan.rounds:
@@ -101,6 +101,19 @@ class Closer:
         with contextlib.suppress(ObjectExists):
             self.home.create(slot.key, canonical_json(document))
         return True
+
+    def _sorted_out(self, state: ChainState) -> tuple[dict[str, Contribution], dict[str, dict[str, str]]]:
+        """Return what counts and what is refused of that found by now, the outliers among it refused.
+
+        Who is one is looked at anew each time: a contribution that stood alone may be one of many later.
+        """
+        out = outlying(self.plan, state, [one.header for one in self._good.values()])
+        stem = contributions.folder(self.plan.run, state.round + 1)
+        refused = {
+            site: {"site": site, "contribution": f"{stem}/{site}-{self._good[site].sha}.json", "reason": why}
+            for site, why in out.items()
+        }
+        return {m: one for m, one in self._good.items() if m not in out}, {**self._bad, **refused}
 
     def _gather(self, state: ChainState) -> str:
         """Look for what has been published since; return the head of the terms that it was checked against."""

@@ -27,6 +27,7 @@ from training.rounds.codec import Tensors
 from training.rounds.contribution import Contribution, Header, check
 from training.rounds.fragments import exchanged
 from training.rounds.lengths import Measured, measured_after, steps_of
+from training.rounds.outliers import Norm, norms_after, outlying
 from training.rounds.plan import Plan
 from training.rounds.segments import Opening, in_force, opening
 from training.shards.schedule import LANES
@@ -41,7 +42,7 @@ class ChainState:
     `head` is the hash of the last commit (before round 1: of the plan); `tensors` the outer state, `state_sha` the
     hash of its snapshot bytes; `index` the committed lane index, 64 numbers a region; `members` the live sites;
     `openings` where the segments after the first one began; `measured` what the chain knows of the sites' speed, where
-    the plan's pace asks for it.
+    the plan's pace asks for it; `norms` those of the last updates that counted, where the plan bounds norms by them.
     """
 
     round: int
@@ -53,6 +54,7 @@ class ChainState:
     amendments: tuple[str, ...] = ()
     openings: tuple[Opening, ...] = ()
     measured: Mapping[str, Measured] = field(default_factory=dict)
+    norms: tuple[Norm, ...] = ()
 
 
 def genesis(plan: Plan, tensors: Tensors) -> ChainState:
@@ -181,6 +183,7 @@ def booked(plan: Plan, state: ChainState, headers: Sequence[Header], amendments:
         amendments=state.amendments + tuple(a.sha for a in amendments),
         openings=(*state.openings, opened) if opened else state.openings,
         measured=measured_after(plan, state, headers),
+        norms=norms_after(plan, state, headers),
     )
 
 
@@ -237,6 +240,8 @@ def build(
         what = f"contribution {c.sha} of {c.header.site}"
         check_against(plan, state, c.header, terms_head, what)
         updates.append(check(c, plan.site(c.header.site).public_key, shapes, what))
+    for site, why in outlying(plan, state, [c.header for c in ordered]).items():
+        raise RoundError(f"run {plan.run} round {state.round + 1}: contribution of {site}: {why}")
     tokens = [c.header.tokens for c in ordered]
     outer = plan.outer
     weights = merge.shares(tokens, plan.weight_cap)

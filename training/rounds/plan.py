@@ -34,6 +34,7 @@ _LATER = (
     "round_s",
     "overlap",
     "later",
+    "norm_bound",
 )
 # Fields of a site that plans of earlier versions lack.
 _LATER_OF_SITE = ("codec", "speed")
@@ -157,7 +158,8 @@ class Plan(_Frozen):
     The sites of `later` are members from the amendment on that adds them.
     `order` is the permutation of a stream's windows (training/shards/permutation.py). `feedback` is the part of what
     the codec left out that a site adds to its next update (0: none); no site weighs more than `weight_cap` of a round;
-    `clip`: `median` scales an update whose norm is above the median of the round's norms down to it.
+    `clip`: `median` scales an update whose norm is above the median of the round's norms down to it. `norm_bound`: an
+    update is refused above ten times the model's own norm, and if `robust` beyond training/rounds/outliers.py as well.
     """
 
     format: Literal[1] = 1
@@ -177,6 +179,7 @@ class Plan(_Frozen):
     feedback: float = Field(default=0.0, ge=0, le=1)
     weight_cap: float = Field(default=1.0, gt=0, le=1)
     clip: Literal["none", "median"] = "none"
+    norm_bound: Literal["model", "robust"] = "model"
     window: int = Field(gt=1)
     batch_windows: int = Field(gt=0)
     steps: int = Field(gt=0)
