@@ -26,6 +26,11 @@ def commit_key(run: str, number: int, attempt: int = 0) -> str:
     return f"runs/{run}/commits/{number:06d}{f'.{attempt}' if attempt else ''}.json"
 
 
+def snapshot_key(run: str, number: int, sha: str) -> str:
+    """Key of the outer state after a round, in the home store."""
+    return f"runs/{run}/snapshots/{number:06d}/{sha}.safetensors"
+
+
 def read_amendments(home: Store, run: str, shas: list[str]) -> list[Amendment]:
     """Return the amendments that a commit names."""
     return [read_amendment(home, run, sha) for sha in shas]
@@ -62,7 +67,7 @@ def advance(home: Store, plan: Plan, state: ChainState) -> tuple[ChainState, dic
                 raise StoreError(f"{home.url}/{lost}: {why}; later rounds follow it: restore it from a copy") from None
         what = f"{home.url}/{key}"
         try:
-            document = _parse(data, what)
+            document = parse_commit(data, what)
             # Before its inputs are looked for: what no member signed must not make anybody wait for objects it names.
             check_author(plan, state, document, what)
             inputs = [read_input(home, plan.run, i["contribution"], i["payload"]) for i in document["inputs"]]
@@ -80,7 +85,7 @@ def _later_round(home: Store, plan: Plan, number: int) -> bool:
         if int(key.rsplit("/", 1)[1][:6]) <= number:
             continue
         try:
-            document = _parse(home.get(key), key)
+            document = parse_commit(home.get(key), key)
             check_signature(document, plan.site(str(document.get("committer"))).public_key, key)
         except (RoundError, ObjectMissing):
             continue
@@ -88,7 +93,12 @@ def _later_round(home: Store, plan: Plan, number: int) -> bool:
     return False
 
 
-def _parse(data: bytes, what: str) -> dict[str, Any]:
+def parse_commit(data: bytes, what: str) -> dict[str, Any]:
+    """Return a commit's document, so far whole that what it names can be looked for.
+
+    Raises:
+        RoundError: the bytes are not the canonical JSON of one; names `what`.
+    """
     try:
         document = json.loads(data)
         for entry in document["inputs"]:

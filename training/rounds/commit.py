@@ -66,9 +66,14 @@ def genesis(plan: Plan, tensors: Tensors) -> ChainState:
     _, sha = merge.pack_state(tensors)
     if sha != plan.snapshot0:
         raise RoundError(f"run {plan.run}: snapshot 0 hashes to {sha}, the plan says {plan.snapshot0}")
+    return replace(before_round_1(plan), tensors=tensors)
+
+
+def before_round_1(plan: Plan) -> ChainState:
+    """Return the state before round 1 without the model's tensors: what the plan says of it."""
     regions = sorted({s.region for s in plan.sites})
     members = tuple(sorted(s.name for s in plan.sites if s.name not in plan.later))
-    return ChainState(0, plan.sha, tensors, sha, dict.fromkeys(regions, (0,) * LANES), members)
+    return ChainState(0, plan.sha, {}, plan.snapshot0, dict.fromkeys(regions, (0,) * LANES), members)
 
 
 def lanes_of(plan: Plan, members: tuple[str, ...], region: str) -> dict[str, list[int]]:

@@ -21,6 +21,7 @@ from data_contracts.signing import check_signature, sign
 from training.rounds.codec import Tensors, decode, encode
 from training.rounds.feedback import Feedback
 from training.rounds.merge import halving_norm
+from training.rounds.plan import Plan
 
 FORMAT = 1
 # 2: with positions that could not be read. 3: of a run with error feedback. 4: with any of the fields in _LATER, each
@@ -265,15 +266,35 @@ def read_input(home: Store, run: str, sha: str, payload: str) -> Contribution:
             damaged.
         RoundError: the bytes are those its name says, and they are no contribution.
     """
-    key = f"runs/{run}/inputs/{sha}.json"
-    document = _json(home.get(key, sha), f"{home.url}/{key}")
-    header = parse(document, f"{home.url}/{key}")
+    header, document = _input_header(home, run, sha)
     return Contribution(header, document, home.get(f"runs/{run}/inputs/{payload}.safetensors", payload))
+
+
+def read_input_header(home: Store, plan: Plan, sha: str) -> Header:
+    """Read the header of a committed input from the home store, its signature checked.
+
+    Raises:
+        StoreError: it is missing, or not the bytes its name says.
+        RoundError: it is no header, or not signed by a site of the plan.
+    """
+    header, document = _input_header(home, plan.run, sha)
+    check_signature(document, plan.site(header.site).public_key, f"{home.url}/{_input_key(plan.run, sha)}")
+    return header
+
+
+def _input_header(home: Store, run: str, sha: str) -> tuple[Header, dict[str, Any]]:
+    key = _input_key(run, sha)
+    document = _json(home.get(key, sha), f"{home.url}/{key}")
+    return parse(document, f"{home.url}/{key}"), document
+
+
+def _input_key(run: str, sha: str) -> str:
+    return f"runs/{run}/inputs/{sha}.json"
 
 
 def copy_input(home: Store, contribution: Contribution) -> int:
     """Copy a contribution to the home store before a commit names it; return its bytes."""
     run, header = contribution.header.run, canonical_json(contribution.document)
     home.ensure(f"runs/{run}/inputs/{contribution.header.payload}.safetensors", contribution.payload)
-    home.ensure(f"runs/{run}/inputs/{contribution.sha}.json", header)
+    home.ensure(_input_key(run, contribution.sha), header)
     return len(header) + len(contribution.payload)

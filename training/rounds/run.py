@@ -7,22 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_contracts.catalog.store import Store
-from data_contracts.errors import RoundError
+from data_contracts.errors import RoundError, StoreError
 from training.rounds import merge
 from training.rounds.amendment import list_amendments
 from training.rounds.chain import Slot, advance
+from training.rounds.chain import snapshot_key as snapshot_key
 from training.rounds.codec import Tensors
 from training.rounds.commit import ChainState, genesis
 from training.rounds.contribution import Contribution, read_input
+from training.rounds.joining import begin_at_snapshots
 from training.rounds.plan import Plan
 from training.rounds.segments import InForce, in_force, named_versions, region_orders
 from training.shards.manifest import DatasetVersion, ShardRef, Split, read_version
 from training.shards.region import RegionOrder, settled
-
-
-def snapshot_key(run: str, number: int, sha: str) -> str:
-    """Key of the outer state after a round, in the home store."""
-    return f"runs/{run}/snapshots/{number:06d}/{sha}.safetensors"
 
 
 def start_state(home: Store, plan: Plan) -> ChainState:
@@ -36,17 +33,31 @@ def start_state(home: Store, plan: Plan) -> ChainState:
 
 
 def newest_state(home: Store, plan: Plan) -> ChainState:
-    """Return the state after the newest commit, every commit checked by making it again from its inputs."""
+    """Return the state after the newest commit, as `newest_round` finds it."""
     return newest_round(home, plan)[0]
 
 
 def newest_round(home: Store, plan: Plan) -> tuple[ChainState, tuple[str, ...]]:
-    """Return the state after the newest commit and whose work that commit applied; every commit is made again.
+    """Return the state after the newest commit and whose work that commit applied.
 
-    Replaying from snapshot 0 costs milliseconds a round at the sizes of today; a joiner that starts from a newer
-    snapshot will skip merges, not checks.
+    The commits up to the newest snapshot that another commit follows are read, those after it are made again
+    (training/rounds/joining.py). Where that does not work out, every commit from round 1 on is made again: what is
+    wrong is found and named there.
+
+    Raises:
+        StoreError: an object that a commit names is missing or damaged; names it.
     """
-    state = start_state(home, plan)
+    for state in begin_at_snapshots(home, plan):
+        try:
+            found = _follow(home, plan, state)
+        except (RoundError, StoreError):
+            continue
+        if found[0].round > state.round:
+            return found
+    return _follow(home, plan, start_state(home, plan))
+
+
+def _follow(home: Store, plan: Plan, state: ChainState) -> tuple[ChainState, tuple[str, ...]]:
     applied: tuple[str, ...] = ()
     for after, _, inputs in replay(home, plan, state):
         state, applied = after, tuple(c.header.site for c in inputs)
