@@ -30,7 +30,7 @@ def config(quick: bool = False) -> RunConfig:
         # By tokens the licence texts would be a fourteenth of what their site reads: too little to learn from.
         weights={"software/python-source": 2.0, "software/package-docs": 1.0, "legal/licence-texts": 1.0},
         # Few, long rounds, and the package docs at one site of three: with Muon the quick demo left them at 3.17 bits
-        # per byte instead of 2.77, though the other two sets were better (docs/recipes.md).
+        # per byte instead of 2.73 (docs/recipes.md).
         inner=InnerRecipe(optimizer="adamw"),
         rounds=6 if quick else 12,
         steps=40 if quick else 45,
