@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts.canonical import canonical_json
+from data_contracts.canonical import canonical_json, document_sha
 from data_contracts.catalog.store import Store
 from data_contracts.errors import RoundError, StoreError
 from data_contracts.signing import sign
@@ -114,6 +114,50 @@ def test_a_refused_contribution_is_on_record_and_the_round_goes_on(run: Run) -> 
     assert bad.sha in refusal["contribution"]
     assert "base_state is" in refusal["reason"]
     assert document["absent"] == ["west"]
+
+
+class Counting(Store):
+    """A store that notes what is downloaded from it."""
+
+    def get(self, key: str, sha: str | None = None) -> bytes:
+        data = super().get(key, sha)
+        downloaded.append((key, len(data)))
+        return data
+
+
+downloaded: list[tuple[str, int]] = []
+
+
+@pytest.mark.parametrize("oversized", ["payload", "header"])
+def test_what_is_over_size_is_refused_on_record_without_a_download(run: Run, tmp_path: Path, oversized: str) -> None:
+    publish(run, everybody(run, run.start, ("east", "north")))
+    good = contribute(run, run.start, "west")
+    claimed = {**good.document, "payload": "f" * 64, "payload_bytes": 100_000_000}
+    document = sign(claimed, key_of("west"))
+    stem = f"{contributions.folder(run.plan.run, 1)}/west"
+    header = f"{stem}-{document_sha(document)}.json"
+    run.stores["west"].put(header, canonical_json(document) + b" " * (0 if oversized == "payload" else 100_000_000))
+    payload = run.stores["west"].path(f"{stem}-{'f' * 64}.safetensors")
+    with payload.open("wb") as file:
+        file.truncate(100_000_000)
+    downloaded.clear()
+    run.stores["west"] = Counting.open(tmp_path / "sites" / "west")
+    assert closer(run, "east").try_commit(run.start, slot_of(run, run.start), 0)
+    (refusal,) = step(run, run.start)[1]["refusals"]
+    assert "over size: 1000" in refusal["reason"]
+    assert max((size for _, size in downloaded), default=0) < 10_000
+
+
+def test_a_payload_of_another_length_than_its_header_names_is_refused(run: Run) -> None:
+    publish(run, everybody(run, run.start, ("east", "north")))
+    good = contribute(run, run.start, "west")
+    document = sign({**good.document, "payload_bytes": 5}, key_of("west"))
+    stem = f"{contributions.folder(run.plan.run, 1)}/west"
+    run.stores["west"].put(f"{stem}-{document_sha(document)}.json", canonical_json(document))
+    run.stores["west"].put(f"{stem}-{good.header.payload}.safetensors", good.payload)
+    assert closer(run, "east").try_commit(run.start, slot_of(run, run.start), 0)
+    (refusal,) = step(run, run.start)[1]["refusals"]
+    assert "names a payload of 5 bytes" in refusal["reason"]
 
 
 def test_junk_in_a_sites_store_stops_no_closer(run: Run) -> None:

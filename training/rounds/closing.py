@@ -132,7 +132,7 @@ class Closer:
                 continue  # out of reach: wait, the store or the grace decides
             for key in keys:
                 try:
-                    one = contributions.read(self.stores[member], key)
+                    one = contributions.read(self.stores[member], key, shapes)
                     if (one.header.base, one.header.terms_head) != (state.head, terms_head):
                         # For an earlier state or under older terms: no answer to this round, its site makes another.
                         continue

@@ -23,7 +23,7 @@ from training.rounds.codecs import dense, sparse
 from training.rounds.codecs.dense import Fields
 from training.rounds.codecs.names import FORMS, Codec, parse_codec
 
-__all__ = ["FORMS", "Shapes", "Tensors", "decode", "encode", "parse_codec", "wire_bytes"]
+__all__ = ["FORMS", "Shapes", "Tensors", "check_size", "decode", "encode", "parse_codec", "wire_bytes"]
 
 Tensors = dict[str, np.ndarray[Any, Any]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -63,11 +63,7 @@ def decode(codec: str, payload: bytes, shapes: Shapes, what: str) -> Tensors:
             is not finite; names `what` and the tensor.
     """
     parsed = parse_codec(codec)
-    expected = wire_bytes(codec, shapes)
-    # Of fp32, other writers of safetensors may spell the header of about 100 bytes a tensor a little longer.
-    room = 4096 + 512 * len(shapes) if parsed.kind == "fp32" else 0
-    if len(payload) > expected + room:
-        raise RoundError(f"{what}: over size: {len(payload)} bytes where {codec} of this model has {expected}")
+    check_size(codec, len(payload), shapes, what)
     try:
         tensors: Tensors = load(payload)
     except (SafetensorError, ValueError, KeyError) as error:
@@ -84,6 +80,19 @@ def decode(codec: str, payload: bytes, shapes: Shapes, what: str) -> Tensors:
                 f" the model's is {np.dtype(dtype).name}{list(shape)}"
             )
     return _finite(tensors, what) if parsed.kind == "fp32" else _unpacked(parsed, tensors, shapes, what)
+
+
+def check_size(codec: str, size: int, shapes: Shapes, what: str) -> None:
+    """Check the length of a payload, which may still lie where it was published.
+
+    Raises:
+        RoundError: no codec has this name, or it is over size; names `what`.
+    """
+    expected = wire_bytes(codec, shapes)
+    # Of fp32, other writers of safetensors may spell the header of about 100 bytes a tensor a little longer.
+    room = 4096 + 512 * len(shapes) if parse_codec(codec).kind == "fp32" else 0
+    if size > expected + room:
+        raise RoundError(f"{what}: over size: {size} bytes where {codec} of this model has {expected}")
 
 
 def wire_bytes(codec: str, shapes: Shapes) -> int:

@@ -18,7 +18,7 @@ from data_contracts.canonical import canonical_json, document_sha, sha256
 from data_contracts.catalog.store import Store
 from data_contracts.errors import ObjectMissing, RoundError
 from data_contracts.signing import check_signature, sign
-from training.rounds.codec import Tensors, decode, encode
+from training.rounds.codec import Shapes, Tensors, check_size, decode, encode
 from training.rounds.feedback import Feedback
 from training.rounds.merge import halving_norm
 from training.rounds.plan import Plan
@@ -30,6 +30,7 @@ SKIPPING_FORMAT = 2
 FEEDBACK_FORMAT = 3
 LATER_FORMAT = 4
 _LATER = {"made_for": 0, "seconds": 0.0}
+HEADER_BYTES = 1 << 20  # claims take about 2 KB; the rest is room for ranges that were skipped
 _FEEDBACK = ("", "new", "kept", "clean")
 _TEXTS = ("run", "plan", "site", "base", "base_state", "terms_head", "codec", "payload", "inner", "device")
 Claim = tuple[int, int, int]
@@ -162,14 +163,16 @@ def find(store: Store, run: str, round_number: int, site: str) -> list[str]:
     return [k for k in keys if name.fullmatch(k.rsplit("/", 1)[1])]
 
 
-def read(store: Store, key: str) -> Contribution:
-    """Read a header and its payload.
+def read(store: Store, key: str, shapes: Shapes | None = None) -> Contribution:
+    """Read a header and its payload; with `shapes` of the update, nothing that is over size is downloaded.
 
     Raises:
-        RoundError: the header is not one, or the payload is missing or not the one it names.
+        RoundError: the header is not one, or the payload is missing, over size or not the one it names.
         StoreError: the store cannot be reached; that makes nothing invalid.
     """
     what = f"{store.url}/{key}"
+    if shapes is not None and store.size(key) > HEADER_BYTES:
+        raise RoundError(f"{what}: over size: {store.size(key)} bytes where a header has at most {HEADER_BYTES}")
     data = store.get(key)
     document = _json(data, what)
     header = parse(document, what)
@@ -177,6 +180,11 @@ def read(store: Store, key: str) -> Contribution:
     if key != f"{stem}-{document_sha(document)}.json":
         raise RoundError(f"{what}: not the header its name says; it was changed or moved")
     try:
+        if shapes is not None:
+            size = store.size(f"{stem}-{header.payload}.safetensors")
+            check_size(header.codec, size, shapes, what)
+            if size != header.payload_bytes:
+                raise RoundError(f"{what}: names a payload of {header.payload_bytes} bytes, which has {size}")
         payload = store.get(f"{stem}-{header.payload}.safetensors")
     except ObjectMissing as error:
         raise RoundError(f"{what}: its payload is not there") from error
