@@ -1,7 +1,8 @@
-"""The Parquet files of a Delta table in a remote store, read through the store: its retries, its limits, no threads.
+"""The Parquet files of a Delta table, read through their store: its retries, its limits, no threads.
 
 deltalake would read them through a file system in Python that Arrow's I/O threads call; they may still do so while the
-interpreter ends, which aborts the process.
+interpreter ends, which aborts the process. Arrow's scanner reads whole row groups ahead: of a table of 400 MB it held
+345 MB, where a stream of pages holds 10.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def table_files(target: DeltaTable, folder: str) -> list[TableFile]:
 def scan_files(
     store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """Yield columns of files in batches; what a file lacks is null. Memory holds one column chunk of each column.
+    """Yield columns of files in batches of at most `batch_rows` and about `_BATCH_BYTES`; what a file lacks is null.
+
+    Memory holds a few pages of each column of a local file, one column chunk of each of a remote one.
 
     Raises:
         StoreError: a file cannot be read from the store.
@@ -47,10 +50,25 @@ def scan_files(
     """
     wanted = pa.schema([schema.field(name) for name in columns])
     for file in files:
-        with pq.ParquetFile(pa.PythonFile(_Object(store, file.key), mode="r")) as opened:
+        # Remote: a request costs as much as a chunk of some MB takes, so each chunk is fetched whole.
+        near = store.root is not None
+        source = pa.OSFile(str(store.path(file.key))) if near else pa.PythonFile(_Object(store, file.key), mode="r")
+        with pq.ParquetFile(source, buffer_size=_PAGES_BYTES if near else 0, pre_buffer=False) as opened:
             held = [name for name in columns if name in opened.schema_arrow.names]
-            for batch in opened.iter_batches(batch_rows, columns=held, use_threads=False):
+            rows = _rows_of(opened.metadata, held, batch_rows)
+            for batch in opened.iter_batches(rows, columns=held, use_threads=False):
                 yield _conform(batch, file, wanted)
+
+
+def _rows_of(metadata: pq.FileMetaData, columns: Sequence[str], most: int) -> int:
+    """Return how many rows of these columns make `_BATCH_BYTES`, at least 1 and at most `most`."""
+    size = rows = 0
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        rows += group.num_rows
+        chunks = (group.column(k) for k in range(group.num_columns))
+        size += sum(c.total_uncompressed_size for c in chunks if c.path_in_schema.split(".", 1)[0] in columns)
+    return max(1, min(most, _BATCH_BYTES * rows // max(size, 1)))
 
 
 def read_files(store: Store, files: Sequence[TableFile], schema: pa.Schema, columns: Sequence[str]) -> pa.Table:
@@ -67,6 +85,8 @@ def read_files(store: Store, files: Sequence[TableFile], schema: pa.Schema, colu
 
 
 _WHOLE_BYTES = 4 << 20
+_BATCH_BYTES = 2 << 20
+_PAGES_BYTES = 1 << 20
 
 
 def _conform(batch: pa.RecordBatch, file: TableFile, wanted: pa.Schema) -> pa.RecordBatch:

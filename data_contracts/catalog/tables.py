@@ -256,7 +256,7 @@ class Tables:
             self.read_accepted(version)
         uri, count = self.uri("accepted"), 0
         try:
-            for batch in self._scan(self.open("accepted"), uri, version.attempt_id, columns):
+            for batch in self._scan(self.open("accepted"), version.attempt_id, columns):
                 count += batch.num_rows
                 if batch.num_rows:
                     yield batch
@@ -305,15 +305,10 @@ class Tables:
         """Return the names of the columns that a table has by now."""
         return list(pa.schema(self.open(name).schema().to_arrow()).names)
 
-    def _scan(self, target: DeltaTable, uri: str, attempt: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        if self.store.root is None:
-            files = [f for f in table_files(target, self._folder("accepted")) if f.values["attempt_id"] == attempt]
-            schema = pa.schema(target.schema().to_arrow())
-            yield from scan_files(self.store, files, schema, columns, _SCAN_ROWS)
-            return
-        rows = target.to_pyarrow_dataset(partitions=[("attempt_id", "=", attempt)], filesystem=_local(uri))
-        one = rows.scanner(list(columns), batch_size=_SCAN_ROWS, batch_readahead=2, fragment_readahead=1)
-        yield from one.to_batches()
+    def _scan(self, target: DeltaTable, attempt: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        files = [f for f in table_files(target, self._folder("accepted")) if f.values["attempt_id"] == attempt]
+        schema = pa.schema(target.schema().to_arrow())
+        return scan_files(self.store, files, schema, columns, _SCAN_ROWS)
 
     def _rows(
         self, target: DeltaTable, name: str, where: tuple[str, str] | None = None, columns: list[str] | None = None
