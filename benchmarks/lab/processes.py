@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from benchmarks.lab.quotas import Quotas
+from data_contracts.errors import ObjectMissing
 from training.rounds.chain import commit_key
 from training.rounds.plan import Plan
 from training.workspace import Workspace
@@ -23,9 +24,11 @@ POLL_S = 0.05
 
 
 class SiteProcesses:
-    """The sites of one run as processes in their groups; `inside` enters a site's network.
+    """The sites of one run as processes in their groups; `inside` is what enters a site's network.
 
-    `seen` has the monotonic second in which each round's commit was first seen in the home store.
+    `home` and `urls` are how a site reaches the home store and how all reach a site's store, where that is not what
+    sites.toml says. `seen` has the monotonic second in which each round's commit was first seen in the home store,
+    `counted` whose work it applied; the invalid commits of `planted` rounds are not counted.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class SiteProcesses:
         plan: Plan,
         quotas: Quotas,
         *,
+        home: Mapping[str, str] | None = None,
         urls: Mapping[str, str] | None = None,
         inside: Mapping[str, Sequence[str]] | None = None,
         environment: Mapping[str, str] | None = None,
@@ -43,7 +47,9 @@ class SiteProcesses:
         self.folder.mkdir(parents=True, exist_ok=True)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.seen: dict[int, float] = {}
-        self._urls = dict(urls or {})
+        self.counted: dict[int, frozenset[str]] = {}
+        self.planted: set[int] = set()
+        self._home, self._urls = dict(home or {}), dict(urls or {})
         self._inside = dict(inside or {})
         self._environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **(environment or {})}
         self._over = threading.Event()
@@ -87,7 +93,7 @@ class SiteProcesses:
             self._raise_for_ended()
             if time.monotonic() > until:
                 raise RuntimeError(
-                    f"run {self.plan.run}: round {number} not committed in {timeout_s:.0f} s{self._said()}"
+                    f"run {self.plan.run}: round {number} not committed in {timeout_s:.0f} s{self.said()}"
                 )
             time.sleep(POLL_S)
         return self.seen[number]
@@ -100,13 +106,13 @@ class SiteProcesses:
             while not store.exists(key):
                 self._raise_for_ended()
                 if time.monotonic() > until:
-                    raise RuntimeError(f"run {self.plan.run}: {site} took no step in {timeout_s:.0f} s{self._said()}")
+                    raise RuntimeError(f"run {self.plan.run}: {site} took no step in {timeout_s:.0f} s{self.said()}")
                 time.sleep(POLL_S)
 
     def _raise_for_ended(self) -> None:
         for site, process in self.running.items():
             if process.poll() not in (None, 0):
-                raise RuntimeError(f"run {self.plan.run}: {site} ended with {process.returncode}{self._said()}")
+                raise RuntimeError(f"run {self.plan.run}: {site} ended with {process.returncode}{self.said()}")
 
     def _said(self) -> str:
         logs = [(p.name, p.read_text(errors="replace")[-1500:]) for p in sorted(self.folder.glob("*.log"))]
@@ -115,13 +121,18 @@ class SiteProcesses:
     def _look(self) -> None:
         number = 1
         while not self._over.wait(POLL_S) and number <= self.plan.rounds:
-            if self.workspace.home.exists(commit_key(self.plan.run, number)):
-                self.seen[number] = time.monotonic()
-                number += 1
+            try:
+                commit = self.workspace.home.get_json(commit_key(self.plan.run, number, int(number in self.planted)))
+            except ObjectMissing:
+                continue
+            self.counted[number] = frozenset(i["site"] for i in commit["inputs"])
+            self.seen[number] = time.monotonic()
+            number += 1
 
     def _command(self, site: str) -> list[str]:
         urls = {s.name: self._urls.get(s.name, self.workspace.store(s.name).url) for s in self.plan.sites}
-        command = [sys.executable, "-m", "training.worker", "--home-store", self.workspace.home.url]
+        command = [sys.executable, "-m", "training.worker"]
+        command += ["--home-store", self._home.get(site, self.workspace.home.url)]
         command += ["--run", self.plan.run, "--site", site, "--store", urls.pop(site)]
         command += ["--keys", str(self.workspace.keys.directory), "--loader-log", str(self.loader_log)]
         command += ["--parent", str(os.getpid())]
