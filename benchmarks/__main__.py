@@ -15,7 +15,17 @@ from typing import Any
 
 from benchmarks.lab import Skipped
 
-NAMES = ("validation", "orchestration", "loading", "codec", "placement", "sharding", "parity")
+NAMES = (
+    "validation",
+    "orchestration",
+    "loading",
+    "codec",
+    "placement",
+    "sharding",
+    "parity",
+    "heterogeneity",
+    "faults",
+)
 RESULTS = Path(__file__).parent / "results"  # of the long forms, committed: NAME.json
 
 

@@ -11,7 +11,8 @@ import pytest
 from tests.acceptance.api import Api, free_port
 from tests.acceptance.conftest import Demo, run, run_json
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1500)]
+# The mixed run goes through three pools and the same deployments in .ci/run.
+pytestmark = [pytest.mark.acceptance, pytest.mark.long, pytest.mark.timeout(1500)]
 
 
 def test_three_sites_train_as_three_work_pools_and_make_the_same_model(demo: Demo, tmp_path: Path) -> None:
