@@ -44,8 +44,10 @@ from training.verify import verify_run
 SITES = ("a", "b", "c", "d")
 CORES = 0.4
 QUICK = ("kill", "duplicate", "answer_lost", "corrupt", "invalid_commit", "committer_killed")
-LONG = ("kill", "duplicate", "store_slow", "stop", "corrupt", "committer_killed", "answer_lost", "leave")
-LONG += ("store_away", "invalid_commit", "join", "commit_answer_lost")
+LONG = (
+    *("kill", "duplicate", "store_slow", "stop", "corrupt", "committer_killed", "answer_lost", "leave"),
+    *("store_away", "invalid_commit", "join", "commit_answer_lost"),
+)
 MEMBERSHIP = Membership(lost_region="reweight", quorum=2, grace_floor_s=1.0, grace_mad=3.0)
 
 

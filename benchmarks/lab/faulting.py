@@ -65,7 +65,7 @@ class Life:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that was done: to which site (none: to the chain), when, and when the run had recovered."""
+    """One thing that was done: to which site (empty: to the chain), when, and when the run had recovered."""
 
     kind: str
     site: str
@@ -133,9 +133,10 @@ class Trial:
     def hit(self, kind: str, site: str) -> None:
         """Let a fault happen; what takes a while goes on in the background."""
         at = time.monotonic()
-        job: Callable[[str], bool] = getattr(self, f"_{kind}")
-        if job(site):
-            self.faults.append(Fault(kind, site, at))
+        job: Callable[[str], str | None] = getattr(self, f"_{kind}")
+        struck = job(site)
+        if struck is not None:
+            self.faults.append(Fault(kind, struck, at))
 
     def recovered(self) -> list[Fault]:
         """Return the faults with when the next commit applied work of the site that was hit (or any commit came)."""
@@ -149,13 +150,13 @@ class Trial:
             found.append(Fault(fault.kind, fault.site, fault.at, after[0] if after else None))
         return found
 
-    def _kill(self, site: str) -> bool:
+    def _kill(self, site: str) -> str | None:
         with self._lock:
             self.sites.running[site].kill()
             self.life[site].end(time.monotonic())
-        return True
+        return site
 
-    def _stop(self, site: str) -> bool:
+    def _stop(self, site: str) -> str | None:
         process = self.sites.running[site]
         with self._lock:
             ready = self.life[site].ready[-1]
@@ -170,15 +171,15 @@ class Trial:
                     self.life[site].begin(now, now if ready is not None else None)
 
         self._later(STOP_S, go_on)
-        return True
+        return site
 
-    def _store_away(self, site: str) -> bool:
+    def _store_away(self, site: str) -> str | None:
         way = self._store_ways[site]
         self._ways.cut(way)
         self._later(AWAY_S, lambda: setattr(way, "cut", False))
-        return True
+        return site
 
-    def _store_slow(self, site: str) -> bool:
+    def _store_slow(self, site: str) -> str | None:
         way = self._store_ways[site]
         way.delay_s, way.bytes_per_s = SLOW
 
@@ -186,9 +187,9 @@ class Trial:
             way.delay_s, way.bytes_per_s = 0.0, 0.0
 
         self._later(AWAY_S, mend)
-        return True
+        return site
 
-    def _committer_killed(self, site: str) -> bool:
+    def _committer_killed(self, site: str) -> str | None:
         """Kill whichever site is first to put the next commit, with the put on its way: it is never answered."""
         told = {name: way.arm(b"/commits/", "hold") for name, way in self._home_ways.items()}
         try:
@@ -199,19 +200,20 @@ class Trial:
                         return self._kill(name)
                 time.sleep(0.005)
                 self.tend()
-            return False
+            return None
         finally:
             for way in self._home_ways.values():
                 way.disarm()
 
-    def _answer_lost(self, site: str) -> bool:
+    def _answer_lost(self, site: str) -> str | None:
         """The store takes the put of a contribution, and its site never hears of it."""
         way = self._store_ways[site]
-        return self._armed([(way, way.arm(b"/contributions/", "lose the answer"))])
+        return site if self._armed([(way, way.arm(b"/contributions/", "lose the answer"))]) else None
 
-    def _commit_answer_lost(self, site: str) -> bool:
+    def _commit_answer_lost(self, site: str) -> str | None:
         """The home store takes a commit, and the committer never hears of it."""
-        return self._armed([(way, way.arm(b"/commits/", "lose the answer")) for way in self._home_ways.values()])
+        ways = self._home_ways.values()
+        return "" if self._armed([(way, way.arm(b"/commits/", "lose the answer")) for way in ways]) else None
 
     def _armed(self, waited: list[tuple[Way, threading.Event]]) -> bool:
         until = time.monotonic() + 60
@@ -226,7 +228,7 @@ class Trial:
             for way, _ in waited:
                 way.disarm()
 
-    def _duplicate(self, site: str) -> bool:
+    def _duplicate(self, site: str) -> str | None:
         """Put the site's contribution of the round before once more, under the next round."""
         number, store = max(self.sites.seen), self.workspace.store(site)
         for key in contributions.find(store, self.plan.run, number, site):
@@ -235,20 +237,20 @@ class Trial:
             payload = f"{site}-{store.get_json(key)['payload']}.safetensors"
             store.ensure(f"{new}/{payload}", store.get(f"{old}/{payload}"))
             store.ensure(key.replace(old, new), header)
-            return True
-        return False
+            return site
+        return None
 
-    def _corrupt(self, site: str) -> bool:
+    def _corrupt(self, site: str) -> str | None:
         """Put a contribution that is none: signed by nobody, of the name that a good one would have."""
         number, store = max(self.sites.seen), self.workspace.store(site)
         for key in contributions.find(store, self.plan.run, number, site):
             document = {**store.get_json(key), "round": number + 1, "tokens": 10**9}
             name = f"{contributions.folder(self.plan.run, number + 1)}/{site}-{document_sha(document)}.json"
             store.ensure(name, canonical_json(document))
-            return True
-        return False
+            return site
+        return None
 
-    def _invalid_commit(self, site: str) -> bool:
+    def _invalid_commit(self, site: str) -> str | None:
         """A member signs a commit of the next round that books the inputs of the last one again."""
         home: Store = self.workspace.home
         for _ in range(5):
@@ -263,24 +265,24 @@ class Trial:
                 home.create(
                     commit_key(self.plan.run, number), canonical_json(sign(body, self.workspace.site_key(site)))
                 )
-                return True
+                return site
             except ObjectExists:
                 self.sites.planted.discard(number)
                 time.sleep(0.2)
-        return False
+        return None
 
-    def _leave(self, site: str) -> bool:
+    def _leave(self, site: str) -> str | None:
         write_amendment(self.workspace.home, self.plan, "remove-site", site, "a fault trial", self.workspace.owner)
         self._out.add(site)
-        return True
+        return site
 
-    def _join(self, site: str) -> bool:
-        """Let a site that left come back; none has: false."""
+    def _join(self, site: str) -> str | None:
+        """Let a site that left come back; none did: None."""
         for name in sorted(self._out):
             write_amendment(self.workspace.home, self.plan, "add-site", name, "a fault trial", self.workspace.owner)
             self._out.discard(name)
-            return True
-        return False
+            return name
+        return None
 
     def _start(self, site: str) -> None:
         self.sites.start(site)

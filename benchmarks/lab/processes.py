@@ -114,7 +114,8 @@ class SiteProcesses:
             if process.poll() not in (None, 0):
                 raise RuntimeError(f"run {self.plan.run}: {site} ended with {process.returncode}{self.said()}")
 
-    def _said(self) -> str:
+    def said(self) -> str:
+        """Return the end of what each process said, for an error."""
         logs = [(p.name, p.read_text(errors="replace")[-1500:]) for p in sorted(self.folder.glob("*.log"))]
         return "".join(f"\n{name}: {text}" for name, text in logs if text)
 
