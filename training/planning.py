@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from data_contracts.errors import CausewayError
 from data_contracts.policy import Purpose
@@ -179,6 +187,11 @@ class RunConfig(BaseModel):
         if not isinstance(inner, dict) or not isinstance(model, dict) or model.get("checkpoint"):
             return given
         return {**given, "inner": {"optimizer": "muon", **inner}}
+
+    @field_serializer("inner")
+    def _with_optimizer(self, inner: InnerRecipe) -> dict[str, Any]:
+        """A recipe leaves its default out, for the hash of old plans; here it would come back as muon."""
+        return {"optimizer": inner.optimizer, **inner.model_dump(mode="json")}
 
     @field_validator("purpose")
     @classmethod

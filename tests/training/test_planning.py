@@ -166,3 +166,10 @@ def test_a_tokenizers_path_is_taken_from_the_files_folder(tmp_path: Path) -> Non
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CausewayError, match=r"none\.toml: cannot be read"):
         load_run_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize("said", ["", '[inner]\noptimizer = "adamw"\n', '[inner]\noptimizer = "muon"\n'])
+def test_a_run_comes_back_from_json_as_it_was(tmp_path: Path, said: str) -> None:
+    config = load(tmp_path, GOOD + said)
+    assert RunConfig.model_validate(config.model_dump(mode="json")) == config
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
