@@ -22,7 +22,8 @@ from training.verify import verify_run
 from training.workspace import Workspace
 
 # The first test waits for the server, the data and the undisturbed run too.
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
+# In .ci/run the mixed run trains through the same deployments.
+pytestmark = [pytest.mark.acceptance, pytest.mark.long, pytest.mark.timeout(1800)]
 SITES_TOML = """format = 1
 [home]
 store = "home"

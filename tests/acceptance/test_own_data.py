@@ -9,7 +9,8 @@ import pytest
 
 from tests.acceptance.conftest import run, run_json
 
-pytestmark = pytest.mark.acceptance
+# In .ci/run the tutorial stands for it.
+pytestmark = [pytest.mark.acceptance, pytest.mark.long]
 LIBRARY = Path(__file__).parents[2] / "data_contracts" / "library"
 
 RUN_TOML = """
