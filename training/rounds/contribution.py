@@ -240,7 +240,7 @@ def parse(document: Any, what: str) -> Header:
         raise RoundError(f"{what}: not a contribution header ({error})") from error
     if not re.fullmatch(r"[0-9a-f]{64}", header.payload):
         raise RoundError(f"{what}: payload {header.payload!r} is no SHA-256")
-    if not all(type(n) is int and n >= 0 for n in (*numbers, header.made_for)) or not finite:
+    if not all(type(n) is int and n >= 0 for n in numbers) or not finite:
         raise RoundError(f"{what}: counts must be whole numbers of 0 or more, loss and norm finite")
     return header
 
